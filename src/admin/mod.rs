@@ -1,0 +1,1 @@
+//! Health, metrics: own listener, own thread.

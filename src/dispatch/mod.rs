@@ -1,0 +1,1 @@
+//! Performs what the claim protocol decides: store, wait, forward.

@@ -1,0 +1,1 @@
+//! HTTP service of webhook paths: admit, read, verify, key, dispatch, answer.

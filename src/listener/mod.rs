@@ -1,0 +1,1 @@
+//! Accept, TLS, connection limits, graceful end; generic over the service.

@@ -1,0 +1,1 @@
+//! HTTP service of all other paths: untouched, streaming, upgrades.

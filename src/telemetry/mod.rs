@@ -1,0 +1,1 @@
+//! Metrics with typed labels, and log set-up.

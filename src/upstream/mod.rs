@@ -1,0 +1,1 @@
+//! The backend: connections, header rules, classification of outcomes.
