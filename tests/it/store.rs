@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use oncehook::claim::record::{self, Ending, Operation, Record, Reply, StoreTime};
 use oncehook::claim::{Digest, Key, Owner, Verdict};
 use oncehook::clock;
@@ -18,7 +20,7 @@ use crate::support::redis::{RedisServer, until};
 use crate::support::store::options;
 
 /// Longer than the test.
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_hours(1);
 
 /// Waited for.
 const SHORT: Duration = Duration::from_millis(2);
@@ -236,7 +238,11 @@ async fn read(
                 "R" => Verdict::Refused(status.parse().unwrap()),
                 _ => Verdict::Unknown,
             };
-            Record::Settled { verdict, digest: Digest(u64::from_str_radix(parts[1], 16).unwrap()) }
+            let bytes = URL_SAFE_NO_PAD.decode(parts[1]).unwrap();
+            Record::Settled {
+                verdict,
+                digest: Digest(u64::from_be_bytes(bytes.try_into().unwrap())),
+            }
         }
         _ => panic!("{text} is no record"),
     };

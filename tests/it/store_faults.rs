@@ -77,6 +77,22 @@ async fn one_failure_with_nothing_after_it_is_probed_as_well() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_that_the_server_closed_costs_nothing() {
+    let server = RedisServer::start().await;
+    let redis = Redis::new(options(&server)).unwrap();
+    for number in 1..20 {
+        assert_eq!(redis.execute(key(number), owner(1), CLAIM).await.unwrap(), WON);
+        let killed: u64 =
+            server.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+        assert_eq!(killed, 1);
+        // The end arrived before the answer; only this thread's other tasks have to see it.
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_hangs_costs_one_time_out_an_operation_and_none_once_the_breaker_is_open() {
     let server = RedisServer::start().await;
     let redis = Redis::new(impatient(options(&server))).unwrap();
@@ -172,20 +188,21 @@ async fn a_server_with_too_many_clients_is_a_passing_fault_even_at_the_log_in() 
     }
 }
 
+async fn answer_as_a_web_server(listener: TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut request = [0; 16];
+        if stream.read(&mut request).await.is_ok_and(|bytes| bytes > 0) {
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_redis_server_is_not_mistaken_for_one() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = [0; 16];
-            if stream.read(&mut request).await.is_ok_and(|bytes| bytes > 0) {
-                stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
-            }
-        }
-    });
+    tasks.spawn(answer_as_a_web_server(listener));
     let (error, took) = fails(&Redis::new(impatient(options_at(port))).unwrap()).await;
     assert!(matches!(error, StoreError::Unexpected(_)), "{error}");
     assert!(took < TIMEOUT + SLACK && !error.is_misconfigured(), "{took:?}");

@@ -59,6 +59,10 @@ async fn a_server_that_forgot_the_scripts_is_sent_them_again() {
     assert_eq!(redis.execute(key(1), owner(1), RELEASE).await.unwrap(), Reply::Done);
 }
 
+async fn claim(redis: Arc<Redis>, event: u128, copy: u128) -> Reply {
+    redis.execute(key(event), owner(copy), CLAIM).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_thousand_claims_of_one_key_are_won_by_one() {
     let server = RedisServer::start().await;
@@ -68,8 +72,7 @@ async fn a_thousand_claims_of_one_key_are_won_by_one() {
         let mut claims = JoinSet::new();
         for copy in 0..1_000_u128 {
             let redis = Arc::clone(&replicas[usize::try_from(copy % 2).unwrap()]);
-            claims
-                .spawn(async move { redis.execute(key(round), owner(copy), CLAIM).await.unwrap() });
+            claims.spawn(claim(redis, round, copy));
         }
         let replies = claims.join_all().await;
         assert_eq!(replies.iter().filter(|reply| **reply == WON).count(), 1);
@@ -84,7 +87,7 @@ async fn a_settled_record_takes_at_most_180_bytes_of_redis() {
     let redis = store(options(&server));
     let used = async || {
         let info: String = server.command(&["INFO", "memory"]).await;
-        let line = info.lines().find_map(|line| line.strip_prefix("used_memory_dataset:")).unwrap();
+        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
         line.trim().parse::<u64>().unwrap()
     };
     redis.execute(Key([0xff; 16]), owner(1), SETTLE).await.unwrap();
@@ -97,7 +100,7 @@ async fn a_settled_record_takes_at_most_180_bytes_of_redis() {
     let size: u64 = server.command(&["DBSIZE"]).await;
     assert_eq!(size, RECORDS + 1);
     eprintln!(
-        "a settled record: MEMORY USAGE {single} bytes; of the data set, expiry included, {average} bytes"
+        "a settled record: MEMORY USAGE {single} bytes; of the server's memory, tables and expiry included, {average} bytes"
     );
     assert!(single <= 180 && average <= 180, "{single}, {average}");
 }

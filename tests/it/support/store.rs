@@ -9,8 +9,8 @@ use secrecy::SecretString;
 
 use super::redis::RedisServer;
 
-pub(crate) const LEASE: Duration = Duration::from_secs(60);
-pub(crate) const WINDOW: Duration = Duration::from_secs(3600);
+pub(crate) const LEASE: Duration = Duration::from_mins(1);
+pub(crate) const WINDOW: Duration = Duration::from_hours(1);
 
 pub(crate) const CLAIM: Operation = Operation::Claim { lease: LEASE, window: WINDOW };
 
