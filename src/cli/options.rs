@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use secrecy::SecretString;
 
 use crate::cli::exit::{Exit, Failure};
+use crate::webhook::event::EventKind;
 
 /// The key of `livekit-server --dev`, and of `oncehook run --dev`.
 pub const DEV_API_KEY: &str = "devkey";
@@ -93,6 +94,20 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "h" => seconds(3600).ok_or_else(|| "too long".to_owned()),
         "" => Err(format!("which unit? write {number}ms or {number}s")),
         other => Err(format!("{other:?} is no unit: ms, s, m and h are")),
+    }
+}
+
+/// Reads LiveKit's name of an event.
+pub fn event(name: &str) -> Result<EventKind, String> {
+    match EventKind::from_name(name) {
+        EventKind::Other if name != EventKind::Other.name() => {
+            let names = EventKind::ALL.map(EventKind::name);
+            let near = names.into_iter().max_by(|a, b| {
+                strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b))
+            });
+            Err(format!("no such event; did you mean {}? All: {}", near.unwrap_or_default(), names.join(", ")))
+        }
+        kind => Ok(kind),
     }
 }
 
