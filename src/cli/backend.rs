@@ -37,7 +37,7 @@ const EVENTS_MAX: usize = 100_000;
 /// How long the end waits for requests that are under way.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long a new connection may take for a request's head. LiveKit leaves a connection idle for 90 s.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+const HEAD_TIMEOUT: Duration = Duration::from_mins(2);
 /// How long to wait before accepting again when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -170,7 +170,10 @@ impl Backend {
 }
 
 impl Service {
-    async fn take(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    async fn take(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Infallible> {
         let (head, body) = request.into_parts();
         if self.path.as_deref().is_some_and(|path| path != head.uri.path()) {
             return Ok(empty(StatusCode::NOT_FOUND));
@@ -178,13 +181,15 @@ impl Service {
         if head.method != Method::POST {
             return Ok(empty(StatusCode::METHOD_NOT_ALLOWED));
         }
-        let authorization = head.headers.get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+        let authorization =
+            head.headers.get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
         let webhook = match read(body).await {
             Some(body) => self.verify(authorization, body),
             None => Err(format!("the body is cut short or longer than {BODY_BYTES_MAX} bytes")),
         };
         let arrival = self.judge(webhook, &head.headers);
-        let status = StatusCode::from_u16(arrival.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(arrival.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let delay = if arrival.refusal.is_none() { self.manner.delay } else { Duration::ZERO };
         // Told before the delay: a caller that hangs up meanwhile does not undo that the backend had the event.
         // Nobody may be listening any more; then nobody wants to know.
@@ -194,13 +199,16 @@ impl Service {
     }
 
     fn verify(&self, authorization: &[u8], body: Bytes) -> Result<Webhook, String> {
-        let signature =
-            self.verifier.check_token(authorization, clock::unix()).map_err(|refusal| refusal.to_string())?;
+        let signature = self
+            .verifier
+            .check_token(authorization, clock::unix())
+            .map_err(|refusal| refusal.to_string())?;
         self.verifier.check_body(signature, body).map_err(|refusal| refusal.to_string())
     }
 
     fn judge(&self, webhook: Result<Webhook, String>, headers: &http::HeaderMap) -> Arrival {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let text =
+            |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         ledger.arrivals += 1;
         let mut arrival = Arrival {
@@ -229,7 +237,8 @@ impl Service {
             (Known::Id, arrival.id.clone()),
             (Known::Event, Some(keyed.key.to_string())),
         ];
-        let names = names.map(|(known, name)| (known, name.map(|name| format!("{known:?} {name}"))));
+        let names =
+            names.map(|(known, name)| (known, name.map(|name| format!("{known:?} {name}"))));
         let status = self.manner.status_of(keyed.kind, ledger.arrivals, ledger.seen(&names));
         arrival.status = status.as_u16();
         if status.is_success() {
@@ -267,7 +276,7 @@ impl Ledger {
     /// Counts an arrival under each name, and says how many there were, this one included.
     fn seen(&mut self, names: &Names) -> u32 {
         let names = names.iter().filter_map(|(_, name)| name.as_deref());
-        names.map(|name| self.entry(name)).map(|entry| entry.saturating_seen()).max().unwrap_or(1)
+        names.map(|name| self.entry(name).count()).max().unwrap_or(1)
     }
 
     /// Counts an acceptance, and says by which name the event had been accepted before.
@@ -298,7 +307,7 @@ impl Ledger {
 }
 
 impl Entry {
-    fn saturating_seen(&mut self) -> u32 {
+    fn count(&mut self) -> u32 {
         self.seen = self.seen.saturating_add(1);
         self.seen
     }

@@ -18,7 +18,7 @@ Exit codes: 0 yes, 1 no, 69 nobody answers there.
 
 Examples:
   oncehook healthcheck
-  oncehook healthcheck --question live --address 127.0.0.1:9090
+  oncehook healthcheck --question live --address 127.0.0.1:9464
   HEALTHCHECK CMD [\"oncehook\", \"healthcheck\"]        in a Dockerfile";
 
 /// Ask a running gateway whether it is ready
@@ -26,8 +26,8 @@ Examples:
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// Address of the gateway's admin listener
-    #[arg(long, value_name = "ADDRESS", env = "ONCEHOOK_ADMIN__LISTEN", hide_env_values = true)]
-    #[arg(default_value = "127.0.0.1:9090")]
+    #[arg(long, value_name = "ADDRESS", env = "ONCEHOOK_ADMIN__ADDRESS", hide_env_values = true)]
+    #[arg(default_value = "127.0.0.1:9464")]
     address: SocketAddr,
     /// What to ask: /readyz or /livez
     #[arg(long, value_enum, default_value_t = Question::Ready, value_name = "QUESTION")]

@@ -86,7 +86,7 @@ async fn listen(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
     writeln!(stdio.talk, "API key {:?}; end with Ctrl-C", args.credentials.api_key)?;
     let sums = follow(args, listener, verifier, stdio).await?;
     match args.format {
-        Format::Json => writeln!(stdio.out, "{}", serde_json::to_string(&Summary { summary: &sums })?)?,
+        Format::Json => Format::json(stdio.out, &Summary { summary: &sums })?,
         Format::Text => writeln!(
             stdio.out,
             "{} arrived: {} accepted ({} of them duplicates), {} failed, {} refused",
@@ -184,12 +184,15 @@ pub fn verifier(credentials: &Credentials) -> Result<Verifier, Failure> {
 }
 
 fn heading() -> String {
-    format!("{:>5}  {:<24} {:<18} {:>7}  {:<32} {:>6}  what", "#", "event", "id", "attempt", "idempotency key", "answer")
+    format!(
+        "{:>5}  {:<24} {:<18} {:>7}  {:<32} {:>6}  what",
+        "#", "event", "id", "attempt", "idempotency key", "answer"
+    )
 }
 
 fn print(format: Format, arrival: &Arrival, stdio: &mut Stdio<'_>) -> Result<(), Failure> {
     match format {
-        Format::Json => writeln!(stdio.out, "{}", serde_json::to_string(arrival)?)?,
+        Format::Json => Format::json(stdio.out, arrival)?,
         Format::Text => writeln!(
             stdio.out,
             "{:>5}  {:<24} {:<18} {:>7}  {:<32} {:>6}  {}",
@@ -219,7 +222,8 @@ fn what(arrival: &Arrival) -> String {
 
 /// Reads a share from 0 to 1 as so many of 2^32.
 fn rate(text: &str) -> Result<u32, String> {
-    let share: f64 = text.parse().map_err(|_| "expected a number from 0 to 1, such as 0.3".to_owned())?;
+    let share: f64 =
+        text.parse().map_err(|_| "expected a number from 0 to 1, such as 0.3".to_owned())?;
     if !(0.0..=1.0).contains(&share) {
         return Err("expected a number from 0 to 1, such as 0.3".to_owned());
     }
@@ -240,6 +244,11 @@ mod tests {
     fn a_share_is_a_number_from_0_to_1() {
         assert_eq!(rate("0"), Ok(0));
         assert_eq!(rate("1"), Ok(u32::MAX));
-        assert!(rate("1.1").is_err() && rate("-0.1").is_err() && rate("NaN").is_err() && rate("x").is_err());
+        assert!(
+            rate("1.1").is_err()
+                && rate("-0.1").is_err()
+                && rate("NaN").is_err()
+                && rate("x").is_err()
+        );
     }
 }

@@ -2,11 +2,14 @@
 //!
 //! stdout is data, stderr is talk; the exit codes are those of [`exit`]. What a command does is left to its file.
 
+pub mod backend;
 pub mod completions;
 pub mod exit;
 pub mod healthcheck;
+pub mod listen;
 pub mod options;
 pub mod sender;
+pub mod trigger;
 pub mod version;
 
 use std::ffi::OsString;
@@ -23,12 +26,16 @@ const ABOUT: &str =
 
 const AFTER_HELP: &str = "\
 Examples:
-  oncehook demo                                                    watch duplicates disappear, without any set-up
-  oncehook run --dev --backend http://127.0.0.1:8080/webhook       try it with your own backend
-  oncehook run --config /etc/oncehook/oncehook.toml                run it
+  oncehook demo
+      watch duplicates disappear, without any set-up
+  oncehook run --dev --backend http://127.0.0.1:8080/webhook
+      try it with your own backend
+  oncehook run --config /etc/oncehook/oncehook.toml
+      run it
 
-Exit codes are those of sysexits.h: 0 done, 1 the answer is no, 64 command line, 65 data, 66 no such input,
-69 not available, 73 cannot create, 74 input or output, 77 not permitted, 78 configuration.";
+stdout is data, stderr is talk. Exit codes: 0 done, 1 the answer is no,
+64 command line, 65 data, 66 no such input, 69 not available, 73 cannot create,
+74 input or output, 77 not permitted, 78 configuration (sysexits.h).";
 
 /// A command line.
 #[derive(Debug, Parser)]
@@ -41,6 +48,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Trigger(trigger::Args),
+    Listen(listen::Args),
     Healthcheck(healthcheck::Args),
     Completions(completions::Args),
     Version(version::Args),
@@ -70,6 +79,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, stdio: &mut Stdio<'_>)
 
 fn dispatch(command: Command, stdio: &mut Stdio<'_>) -> Ending {
     match command {
+        Command::Trigger(args) => trigger::run(&args, stdio),
+        Command::Listen(args) => listen::run(&args, stdio),
         Command::Healthcheck(args) => healthcheck::run(&args, stdio),
         Command::Completions(args) => completions::run(&args, stdio),
         Command::Version(args) => version::run(&args, stdio),

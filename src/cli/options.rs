@@ -2,12 +2,13 @@
 //!
 //! What a command does with them is left to that command.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use secrecy::SecretString;
+use serde::Serialize;
 
 use crate::cli::exit::{Exit, Failure};
 use crate::webhook::event::EventKind;
@@ -28,6 +29,14 @@ pub enum Format {
     Text,
     /// For a program: one JSON object a line
     Json,
+}
+
+impl Format {
+    /// Writes `value` as one JSON object on one line.
+    pub fn json(out: &mut dyn Write, value: &impl Serialize) -> Result<(), Failure> {
+        serde_json::to_writer(&mut *out, value)?;
+        Ok(writeln!(out)?)
+    }
 }
 
 /// The API key and secret that webhooks are signed and verified with.
@@ -99,16 +108,15 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 
 /// Reads LiveKit's name of an event.
 pub fn event(name: &str) -> Result<EventKind, String> {
-    match EventKind::from_name(name) {
-        EventKind::Other if name != EventKind::Other.name() => {
-            let names = EventKind::ALL.map(EventKind::name);
-            let near = names.into_iter().max_by(|a, b| {
-                strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b))
-            });
-            Err(format!("no such event; did you mean {}? All: {}", near.unwrap_or_default(), names.join(", ")))
-        }
-        kind => Ok(kind),
+    let kind = EventKind::from_name(name);
+    if kind.name() == name {
+        return Ok(kind);
     }
+    let names = EventKind::ALL.map(EventKind::name);
+    let likeness = |candidate: &&str| strsim::jaro_winkler(name, candidate);
+    let near = names.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let near = near.unwrap_or_default();
+    Err(format!("no such event; did you mean {near}? All: {}", names.join(", ")))
 }
 
 /// Writes a duration as a reader wants it: `0.4 ms`, `12 ms`, `1.25 s`.

@@ -49,7 +49,7 @@ const BUILD: Build = Build {
 /// Prints it.
 pub fn run(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
     match args.format {
-        Format::Json => writeln!(stdio.out, "{}", serde_json::to_string(&BUILD)?)?,
+        Format::Json => Format::json(stdio.out, &BUILD)?,
         Format::Text => {
             writeln!(stdio.out, "oncehook {}", BUILD.version)?;
             writeln!(stdio.out, "revision  {}", BUILD.revision.unwrap_or("unknown"))?;

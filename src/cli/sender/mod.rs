@@ -30,6 +30,9 @@ const BACK_OFF: [Duration; 4] = [
     Duration::from_secs(8),
 ];
 
+/// How often a webhook is sent at most.
+pub const ATTEMPTS_MAX: usize = BACK_OFF.len() + 1;
+
 /// Whether a node tries again what failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retries {
@@ -116,21 +119,10 @@ impl Node {
         &self.name
     }
 
-    /// Posts one webhook until it is acknowledged, lost or given up, and tells of every attempt; the last one's
-    /// [`Attempt::next`] is never [`Next::Retry`].
+    /// Posts one webhook, for the `number`th time, counted from 1; each attempt carries the same bytes and token.
     ///
-    /// Each attempt carries the same bytes and the same token.
-    pub async fn post(&self, webhook: &Signed, mut tell: impl AsyncFnMut(Attempt)) {
-        for number in 1..=BACK_OFF.len() + 1 {
-            let attempt = self.attempt(webhook, number).await;
-            let next = attempt.next;
-            tell(attempt).await;
-            let Next::Retry(wait) = next else { return };
-            tokio::time::sleep(wait).await;
-        }
-    }
-
-    async fn attempt(&self, webhook: &Signed, number: usize) -> Attempt {
+    /// Whoever calls waits as [`Attempt::next`] says; after [`ATTEMPTS_MAX`] it never says to.
+    pub async fn attempt(&self, webhook: &Signed, number: usize) -> Attempt {
         let before = clock::monotonic();
         let result = self.client.send(request(webhook, self.client.target())).await;
         let result = result.map(|(status, headers)| answer(status, &headers));

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use crate::cli::Stdio;
 use crate::cli::exit::{Ending, Exit, Failure};
 use crate::cli::options::{self, Credentials, Format};
-use crate::cli::sender::{Client, Node, Protocol, Retries, Target, Trust};
+use crate::cli::sender::{ATTEMPTS_MAX, Client, Next, Node, Protocol, Retries, Target, Trust};
 use crate::webhook::verify::SignError;
 
 use plan::{Events, Ids, Plan, Posting};
@@ -45,8 +45,9 @@ Examples:
 /// Send signed sample events, as LiveKit nodes would
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub struct Args {
-    /// An event, such as room_started; or "all" of them; or a whole "session" in order
+    /// An event, such as `room_started`; `all` of them; or a whole `session`, in order
     #[arg(value_name = "EVENT")]
     events: Events,
     /// Where to send
@@ -174,7 +175,8 @@ impl Args {
         };
         let nodes: Result<Vec<_>, _> = (1..=self.nodes).map(node).collect();
         nodes.map_err(|error| {
-            Failure::new(Exit::NoInput, error).with_hint("--ca FILE names a PEM file of authorities to trust")
+            Failure::new(Exit::NoInput, error)
+                .with_hint("--ca FILE names a PEM file of authorities to trust")
         })
     }
 }
@@ -221,13 +223,20 @@ pub async fn post_all(
 }
 
 async fn post(node: Arc<Node>, posting: Posting, reports: mpsc::Sender<Report>) {
-    let tell = async |attempt| {
-        let report =
-            Report { node: node.name().to_owned(), event: posting.kind, id: posting.id.clone(), attempt };
+    for number in 1..=ATTEMPTS_MAX {
+        let attempt = node.attempt(&posting.webhook, number).await;
+        let next = attempt.next;
+        let report = Report {
+            node: node.name().to_owned(),
+            event: posting.kind,
+            id: posting.id.clone(),
+            attempt,
+        };
         // Whoever printed has left; what is under way is sent all the same.
         reports.send(report).await.ok();
-    };
-    node.post(&posting.webhook, tell).await;
+        let Next::Retry(wait) = next else { return };
+        tokio::time::sleep(wait).await;
+    }
 }
 
 fn defect(error: tokio::task::JoinError) -> Failure {

@@ -16,7 +16,7 @@ use crate::webhook::verify::{SignError, sign};
 const LIFETIME: Duration = Duration::from_mins(5);
 
 /// A room's life with an egress, in the order in which LiveKit tells it.
-const SESSION: [EventKind; 10] = [
+const SESSION: [EventKind; 9] = [
     EventKind::RoomStarted,
     EventKind::ParticipantJoined,
     EventKind::TrackPublished,
@@ -26,7 +26,6 @@ const SESSION: [EventKind; 10] = [
     EventKind::TrackUnpublished,
     EventKind::ParticipantLeft,
     EventKind::RoomFinished,
-    EventKind::RecordingFinished,
 ];
 
 /// Which events a run consists of.
@@ -97,9 +96,9 @@ pub struct Posting {
 impl Plan {
     /// A room that no other run has, with participants, tracks and the rest.
     pub fn subject(&self) -> Subject {
-        let unique = random();
-        let room = self.room.clone().unwrap_or_else(|| format!("room-{unique}"));
-        Subject::new(&room, &unique)
+        let mut subject = Subject::numbered(random_number(), clock::unix());
+        subject.room = self.room.clone().unwrap_or(subject.room);
+        subject
     }
 
     /// The copies of one event, in the order in which nodes take turns.
@@ -124,21 +123,19 @@ impl Plan {
 
     /// A webhook as a node emits it: with an id that no other has, and the time.
     fn mint(&self, subject: &Subject, kind: EventKind, node: usize) -> Result<Posting, SignError> {
-        let (id, now) = (format!("EV_{}", random()), clock::unix());
+        let (id, now) = (format!("EV_{:012}", random_number()), clock::unix());
         let body = sample::body(kind, subject, &id, now.seconds());
         let authorization = sign(&self.api_key, &self.secret, &body, now, LIFETIME)?;
         Ok(Posting { node, kind, id, webhook: Signed { body: body.into(), authorization } })
     }
 }
 
-/// Twelve characters that are not said twice.
-pub fn random() -> String {
-    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    let mut bytes = [0; 12];
-    // Without the system's randomness the ids would repeat, and copies be taken for one event; time is the next best.
-    if getrandom::fill(&mut bytes).is_err() {
-        let nanos = clock::unix().since_epoch().as_nanos().to_le_bytes();
-        bytes.iter_mut().zip(nanos).for_each(|(byte, nano)| *byte = nano);
-    }
-    bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect()
+/// A number of at most twelve digits that is not said twice.
+fn random_number() -> u64 {
+    // Without the system's randomness numbers would repeat, and events be taken for copies; time is the next best.
+    let nanos = || {
+        u64::try_from(clock::unix().since_epoch().as_nanos() & u128::from(u64::MAX))
+            .unwrap_or_default()
+    };
+    getrandom::u64().unwrap_or_else(|_| nanos()) % 1_000_000_000_000
 }

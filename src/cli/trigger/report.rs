@@ -74,7 +74,8 @@ impl Sums {
             Next::LostInSilence => self.lost_in_silence += 1,
             Next::GivenUp => {
                 self.given_up += 1;
-                self.unconnected += u64::from(matches!(report.attempt.result, Err(PostError::Connect(_))));
+                self.unconnected +=
+                    u64::from(matches!(report.attempt.result, Err(PostError::Connect(_))));
             }
             Next::Retry(_) => return,
         }
@@ -123,8 +124,7 @@ pub fn line(format: Format, report: &Report, stdio: &mut Stdio<'_>) -> Result<()
                 Next::Acknowledged | Next::LostInSilence | Next::GivenUp => None,
             },
         };
-        writeln!(stdio.out, "{}", serde_json::to_string(&line)?)?;
-        return Ok(());
+        return Format::json(stdio.out, &line);
     }
     let cells = [
         report.node.clone(),
@@ -142,15 +142,18 @@ pub fn line(format: Format, report: &Report, stdio: &mut Stdio<'_>) -> Result<()
 /// Prints the sums.
 pub fn sums(format: Format, sums: &Sums, stdio: &mut Stdio<'_>) -> Result<(), Failure> {
     match format {
-        Format::Json => writeln!(stdio.out, "{}", serde_json::to_string(&Summary { summary: sums })?)?,
+        Format::Json => Format::json(stdio.out, &Summary { summary: sums })?,
         Format::Text => {
             writeln!(
                 stdio.out,
                 "{} copies in {} attempts: {} acknowledged, {} lost in silence, {} given up",
                 sums.copies, sums.attempts, sums.acknowledged, sums.lost_in_silence, sums.given_up
             )?;
-            let statuses: Vec<_> =
-                sums.oncehook_status.iter().map(|(status, count)| format!("{count} {status}")).collect();
+            let statuses: Vec<_> = sums
+                .oncehook_status
+                .iter()
+                .map(|(status, count)| format!("{count} {status}"))
+                .collect();
             if !statuses.is_empty() {
                 writeln!(stdio.out, "oncehook answered: {}", statuses.join(", "))?;
             }
