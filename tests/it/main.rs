@@ -10,6 +10,7 @@
     reason = "a test that meets what it did not expect should stop and say so"
 )]
 
+mod architecture;
 mod store;
 mod store_faults;
 mod store_memory;

@@ -1,0 +1,4 @@
+//! stub
+/// One setting in force.
+#[derive(Clone)]
+pub(super) struct Setting;
