@@ -38,9 +38,10 @@ impl Service {
         let peer = self.peer(&peer);
         let path = request.uri().path();
         match &self.gateway {
-            Some(gateway) if gateway.serves(path) => {
-                gateway.handle(request, peer).await.map(|full| full.map_err(|never| match never {}).boxed_unsync())
-            }
+            Some(gateway) if gateway.serves(path) => gateway
+                .handle(request, peer)
+                .await
+                .map(|full| full.map_err(|never| match never {}).boxed_unsync()),
             Some(_) | None => self.relayed(request, &peer).await,
         }
     }
@@ -50,7 +51,8 @@ impl Service {
         let relay = self.relayed_routes.get(request.uri().path()).or(self.relay.as_ref());
         let response = match relay {
             Some(relay) => relay.serve(request, peer, &request_id).await,
-            None => gateway::not_found(&request_id).map(|full| full.map_err(|never| match never {}).boxed_unsync()),
+            None => gateway::not_found(&request_id)
+                .map(|full| full.map_err(|never| match never {}).boxed_unsync()),
         };
         self.metrics.relayed(response.status().as_u16());
         response

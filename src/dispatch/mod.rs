@@ -167,7 +167,13 @@ impl Dispatch {
         let concluded = self.perform(copy).await;
         if let Some((verdict, digest)) = settled(&concluded.conclusion, copy.digest) {
             // Before the landing: whoever arrives after it looks here.
-            self.stores.remembered.remember(copy.key, verdict, digest, copy.window, clock::monotonic());
+            self.stores.remembered.remember(
+                copy.key,
+                verdict,
+                digest,
+                copy.window,
+                clock::monotonic(),
+            );
         }
         lead.land(concluded);
         concluded
@@ -202,7 +208,9 @@ impl Dispatch {
 fn settled(conclusion: &Conclusion, own: Digest) -> Option<(Verdict, Digest)> {
     use crate::claim::exchange::Outcome;
     match *conclusion {
-        Conclusion::Forwarded(Outcome::Delivered(status)) => Some((Verdict::Delivered(status), own)),
+        Conclusion::Forwarded(Outcome::Delivered(status)) => {
+            Some((Verdict::Delivered(status), own))
+        }
         Conclusion::Forwarded(Outcome::Refused(status)) => Some((Verdict::Refused(status), own)),
         Conclusion::Suppressed => Some((Verdict::Unknown, own)),
         Conclusion::Duplicate { verdict, .. } => Some((verdict, own)),

@@ -62,7 +62,12 @@ impl Backlog {
 
     /// Records them at `store`, in order, until `stop`; then makes one last try for each and returns. An outage is
     /// common to all of them, so one that fails holds the others.
-    pub(super) async fn work(&self, store: &Store, metrics: &Arc<Metrics>, stop: CancellationToken) {
+    pub(super) async fn work(
+        &self,
+        store: &Store,
+        metrics: &Arc<Metrics>,
+        stop: CancellationToken,
+    ) {
         while let Some(next) = self.next(&stop).await {
             let recorded = store.execute(next.key, next.owner, next.operation).await;
             let Err(error) = recorded else { continue };

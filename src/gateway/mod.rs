@@ -78,7 +78,14 @@ impl Gateway {
         metrics: Arc<Metrics>,
         exchanges: TaskTracker,
     ) -> Self {
-        Self { routes, options, shelf: Shelf::new(options.bodies_bytes_max), dispatch, metrics, exchanges }
+        Self {
+            routes,
+            options,
+            shelf: Shelf::new(options.bodies_bytes_max),
+            dispatch,
+            metrics,
+            exchanges,
+        }
     }
 
     /// Whether `path` is a webhook path.
@@ -92,7 +99,8 @@ impl Gateway {
             return not_found(&request_id(request.headers()));
         };
         let _in_flight = self.metrics.in_flight();
-        let mut report = Report::begin(&route.destination.name, &peer, request_id(request.headers()));
+        let mut report =
+            Report::begin(&route.destination.name, &peer, request_id(request.headers()));
         let answer = match self.webhook(route, request, peer, &mut report).await {
             Ok(concluded) => Answer::from(&concluded),
             Err(rejection) => {
@@ -117,7 +125,8 @@ impl Gateway {
         // Before the body is read: whoever has no valid token is not worth the memory, and gets no 100 (Continue).
         let signature = route.verifier.check_token(authorization(&head.headers)?, clock::unix())?;
         let options = &self.options;
-        let body = body::read(body, &self.shelf, options.body_bytes_max, options.body_timeout).await?;
+        let body =
+            body::read(body, &self.shelf, options.body_bytes_max, options.body_timeout).await?;
         let webhook = route.verifier.check_body(signature, body.bytes)?;
 
         let keyed = key::identify(&webhook, route.destination.name.as_str(), &route.identity);
@@ -192,7 +201,9 @@ fn authorization(headers: &HeaderMap) -> Result<&[u8], Rejection> {
 pub fn request_id(headers: &HeaderMap) -> Arc<str> {
     let given = headers.get("x-request-id").and_then(|id| id.to_str().ok());
     let fit = given.filter(|id| {
-        !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_graphic())
+        !id.is_empty()
+            && id.len() <= REQUEST_ID_BYTES_MAX
+            && id.bytes().all(|byte| byte.is_ascii_graphic())
     });
     fit.map_or_else(fresh_request_id, Arc::from)
 }
