@@ -11,4 +11,7 @@
 )]
 
 mod architecture;
+mod claim_model;
+mod claim_protocol;
+mod claim_world;
 mod support;
