@@ -15,3 +15,6 @@ mod claim_model;
 mod claim_protocol;
 mod claim_world;
 mod support;
+mod webhook;
+mod webhook_cli;
+mod webhook_token;
