@@ -12,7 +12,7 @@ pub mod window;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::request::Parts;
 use tokio_util::sync::CancellationToken;
 
 use crate::claim::exchange::{Conclusion, OnAmbiguous, OnStoreError, Terms};
@@ -20,7 +20,7 @@ use crate::claim::{Digest, Key, Owner, Verdict};
 use crate::clock;
 use crate::store::Store;
 use crate::store::memory::Memory;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::Metrics;
 pub use crate::upstream::Peer;
 use crate::upstream::Upstream;
 use crate::webhook::verify::Webhook;
@@ -30,8 +30,8 @@ use unfinished::Backlog;
 
 /// Where a path's events go, and on what terms.
 pub struct Route {
-    /// The name of it in logs and metrics: its path.
-    pub name: Arc<str>,
+    /// Its name in logs and metrics: its path.
+    pub name: crate::telemetry::Route,
     /// Its backend.
     pub upstream: Upstream,
     /// How long one forward may take.
@@ -81,8 +81,8 @@ pub struct Copy {
     pub digest: Digest,
     /// How long the event is remembered.
     pub window: Duration,
-    /// The sender's header fields.
-    pub headers: HeaderMap,
+    /// The head it came with.
+    pub head: Parts,
     /// The sender.
     pub peer: Peer,
     /// For logs on both sides.

@@ -56,7 +56,8 @@ impl Dispatch {
             Place::Shared => self.stores.shared.execute(key, owner, operation).await,
             Place::Local => self.stores.local.execute(key, owner, operation, began),
         };
-        self.metrics.store_operation(&operation, said.as_ref().map_err(StoreError::label), since(began));
+        let counted = said.as_ref().map(|reply| *reply).map_err(StoreError::label);
+        self.metrics.store_operation(operation, counted, since(began));
         match said {
             Ok(reply) => {
                 self.count(&reply, &operation, key);
@@ -74,21 +75,24 @@ impl Dispatch {
         let began = clock::monotonic();
         let may_write = || clock::monotonic() < deadline;
         let forward = Forward {
-            headers: &copy.headers,
-            body: copy.webhook.body().clone(),
+            head: &copy.head,
+            body: copy.webhook.body(),
             peer: &copy.peer,
+            key: copy.key,
             attempt: attempt.number,
             possible_duplicate: attempt.possible_duplicate,
-            idempotency_key: copy.key,
             request_id: &copy.request_id,
             budget: deadline.since(began).min(copy.route.upstream_timeout),
             may_write: &may_write,
         };
         let forwarded = copy.route.upstream.forward(forward).await;
-        self.metrics.forwarded(&copy.route.name, forwarded.outcome, attempt.possible_duplicate, since(began));
+        self.metrics.forwarded(&copy.route.name, forwarded.outcome, since(began));
+        if attempt.possible_duplicate {
+            self.metrics.possible_duplicate();
+        }
         if let Some(detail) = forwarded.detail {
             tracing::warn!(
-                route = %copy.route.name, key = %copy.key, request_id = %copy.request_id, attempt = attempt.number,
+                route = copy.route.name.as_str(), key = %copy.key, request_id = %copy.request_id, attempt = attempt.number,
                 error = %detail, "the backend gave no usable answer"
             );
         }
@@ -122,7 +126,7 @@ impl Dispatch {
     fn count(&self, reply: &Reply, operation: &Operation, key: Key) {
         match (reply, operation) {
             (Reply::AlreadySettled, Operation::Settle { .. }) => {
-                self.metrics.doubled();
+                self.metrics.double();
                 tracing::warn!(%key, "the event had been settled already: the backend got it twice");
             }
             (Reply::Fenced, Operation::Settle { .. }) => {

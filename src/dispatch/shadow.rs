@@ -34,9 +34,9 @@ impl Dispatch {
         if let Reply::Won { attempt: number, possible_duplicate } = reply {
             return Some(Attempt { number, possible_duplicate });
         }
-        self.metrics.would_collapse(&copy.route.name);
+        self.metrics.would_collapse();
         tracing::info!(
-            route = %copy.route.name, key = %copy.key, request_id = %copy.request_id, found = ?reply,
+            route = copy.route.name.as_str(), key = %copy.key, request_id = %copy.request_id, found = ?reply,
             "shadow: this copy would have been collapsed"
         );
         None

@@ -14,7 +14,7 @@ use crate::claim::record::Operation;
 use crate::claim::{Key, Owner};
 use crate::clock::{self, Monotonic};
 use crate::store::Store;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::Metrics;
 
 /// Between two tries while the store cannot be asked.
 const PAUSE: Duration = Duration::from_millis(200);

@@ -118,7 +118,7 @@ impl Gateway {
         let body = body::read(body, &self.shelf, options.body_bytes_max, options.body_timeout).await?;
         let webhook = route.verifier.check_body(signature, body.bytes)?;
 
-        let keyed = key::identify(&webhook, &route.destination.name, &route.identity);
+        let keyed = key::identify(&webhook, route.destination.name.as_str(), &route.identity);
         report.identified(&keyed);
         self.metrics.identified(keyed.basis.label());
         let window = route.windows.of(keyed.kind, keyed.basis, webhook.expires(), clock::unix());
@@ -129,7 +129,7 @@ impl Gateway {
             key,
             digest,
             window,
-            headers: head.headers,
+            head,
             peer,
             request_id: report.request_id_shared(),
         };

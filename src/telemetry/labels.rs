@@ -172,6 +172,8 @@ words! {
         Timeout = "timeout",
         /// The peer left in the middle of it.
         Closed = "closed",
+        /// The peer does not trust the certificate.
+        Untrusted = "untrusted",
         /// The peer broke the protocol, or there is no version, cipher or certificate in common.
         Protocol = "protocol",
     }

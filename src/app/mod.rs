@@ -1,0 +1,1 @@
+//! Composition root: Config -> rooms -> tasks -> drain.
