@@ -97,20 +97,32 @@ impl Failure {
         )
     }
 
-    /// An address that could not be listened at: 77 if it is forbidden, 69 if it is taken, 73 otherwise.
+    /// An address that could not be listened at.
     pub fn listening(address: impl fmt::Display, error: io::Error) -> Self {
-        let (exit, hint) = if error.kind() == io::ErrorKind::PermissionDenied {
-            (Exit::NoPermission, "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one")
-        } else if error.kind() == io::ErrorKind::AddrInUse {
-            (
-                Exit::Unavailable,
-                "another process listens there; `ss -ltnp` names it, or choose another port",
-            )
+        let kind = error.kind();
+        Self::refused(
+            kind,
+            anyhow::Error::new(error).context(format!("cannot listen at {address}")),
+        )
+    }
+
+    /// A start that the system refused: 77 if it is forbidden, 69 if an address is taken, 66 if a file is not there, 73
+    /// otherwise.
+    pub fn refused(kind: io::ErrorKind, error: impl Into<anyhow::Error>) -> Self {
+        if kind == io::ErrorKind::PermissionDenied {
+            let hint = "ports below 1024 need CAP_NET_BIND_SERVICE, files the right owner";
+            Self::new(Exit::NoPermission, error).with_hint(hint)
+        } else if kind == io::ErrorKind::AddrInUse {
+            let hint = "another process listens there; `ss -ltnp` names it, or choose another port";
+            Self::new(Exit::Unavailable, error).with_hint(hint)
+        } else if kind == io::ErrorKind::AddrNotAvailable {
+            Self::new(Exit::CannotCreate, error)
+                .with_hint("the address must be one of this machine's")
+        } else if kind == io::ErrorKind::NotFound {
+            Self::new(Exit::NoInput, error)
         } else {
-            (Exit::CannotCreate, "the address must be one of this machine's")
-        };
-        let error = anyhow::Error::new(error).context(format!("cannot listen at {address}"));
-        Self::new(exit, error).with_hint(hint)
+            Self::new(Exit::CannotCreate, error)
+        }
     }
 
     /// The same failure with a sentence that says what to do.

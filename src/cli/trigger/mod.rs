@@ -21,7 +21,7 @@ use crate::cli::options::{self, Credentials, Format};
 use crate::cli::sender::{ATTEMPTS_MAX, Client, Next, Node, Protocol, Retries, Target, Trust};
 use crate::webhook::verify::SignError;
 
-use plan::{Events, Ids, Plan, Posting};
+use plan::{Events, Ids, Plan, Posting, Signer};
 use report::{Report, Sums};
 
 /// Attempts that wait to be printed.
@@ -156,8 +156,10 @@ impl Args {
             ids,
             nodes: self.nodes,
             copies: self.copies,
-            api_key: self.credentials.api_key.clone(),
-            secret: self.credentials.secret()?,
+            signer: Signer {
+                api_key: self.credentials.api_key.clone(),
+                secret: self.credentials.secret()?,
+            },
         })
     }
 
