@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// What a command that ran says with its exit code.
@@ -82,19 +83,23 @@ impl Failure {
         Self { exit, error: anyhow::anyhow!("{message}"), hint: None }
     }
 
-    /// A file that could not be read: 66 if it is not there, 77 if it is forbidden, 74 otherwise.
-    pub fn reading(path: &std::path::Path, error: io::Error) -> Self {
-        let exit = if error.kind() == io::ErrorKind::NotFound {
-            Exit::NoInput
-        } else if error.kind() == io::ErrorKind::PermissionDenied {
-            Exit::NoPermission
-        } else {
-            Exit::Io
+    /// An error that says all there is to say: 66 if a file was not there, 77 if it was forbidden, 74 if reading or
+    /// writing failed, 65 otherwise.
+    pub fn of(error: anyhow::Error) -> Self {
+        let kind =
+            error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+        let exit = match kind {
+            Some(io::ErrorKind::NotFound) => Exit::NoInput,
+            Some(io::ErrorKind::PermissionDenied) => Exit::NoPermission,
+            Some(_) => Exit::Io,
+            None => Exit::Data,
         };
-        Self::new(
-            exit,
-            anyhow::Error::new(error).context(format!("cannot read {}", path.display())),
-        )
+        Self::new(exit, error)
+    }
+
+    /// A file that could not be read: 66 if it is not there, 77 if it is forbidden, 74 otherwise.
+    pub fn reading(path: &Path, error: io::Error) -> Self {
+        Self::of(anyhow::Error::new(error).context(format!("cannot read {}", path.display())))
     }
 
     /// An address that could not be listened at.

@@ -10,6 +10,8 @@ pub mod event;
 pub mod field;
 pub mod key;
 pub mod keys;
+#[cfg(test)]
+mod properties;
 mod protojson;
 pub mod refusal;
 pub mod sample;

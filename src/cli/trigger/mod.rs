@@ -43,7 +43,7 @@ Examples:
   oncehook trigger room_started --count 10000 --nodes 3 --format json --to URL";
 
 /// Send signed sample events, as LiveKit nodes would
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub struct Args {
