@@ -1,3 +1,14 @@
 //! The integration tests: one binary, because linking is what costs.
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test that meets what it did not expect should stop and say so"
+)]
 
+mod architecture;
 mod support;

@@ -1,0 +1,407 @@
+//! Which connection a request goes out on.
+//!
+//! A connection is driven by a task of its own from its making to its end. It is lent to one request at a time; given
+//! back, the task reads what is left of the answer, and parks the connection until somebody takes it or its time ends.
+//!
+//! A request written to a connection that the backend is closing is lost without anybody knowing whether it arrived,
+//! so that everything here errs on the side of a new connection.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
+
+use super::connection::{Connector, Link, Wire};
+use super::options::Options;
+use super::tls::{self, TlsOptions};
+use super::{BuildError, ForwardError, Outgoing};
+
+/// How much of the rest of an answer is read to save the connection.
+const DRAIN_BYTES_MAX: usize = 64 * 1024;
+/// How long that may take.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// How large the head of an answer may be.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// How long a connection rests before it is used again, unless the backend promised to keep it open: one that closes
+/// after its answer without saying so does it within this time, or hardly ever.
+const REST: Duration = Duration::from_millis(5);
+/// How long a connection may take to close.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How much earlier than the backend's `Keep-Alive: timeout` a connection is dropped.
+const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
+/// How many connections are used only once after the backend closed one that rested, without having said so.
+const WARY_CONNECTIONS: u32 = 64;
+
+/// The connections to one backend.
+pub(super) struct Pool {
+    connector: Connector,
+    idle_timeout: Duration,
+    /// Most recently used last, and taken first, so that what is not needed runs out of time.
+    idle: Mutex<Vec<Idle>>,
+    /// One permit for each request on its way. No connection is made while one is idle, so this bounds them all.
+    slots: Arc<Semaphore>,
+    serial: AtomicU64,
+    /// How many more connections are not to be used again.
+    wary: AtomicU32,
+    tracker: TaskTracker,
+}
+
+/// Whether an idle connection will do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Freshness {
+    /// Any will.
+    Reused,
+    /// Only a new one.
+    New,
+}
+
+struct Idle {
+    serial: u64,
+    sender: SendRequest<Outgoing>,
+    wire: Arc<Wire>,
+    address: SocketAddr,
+    back: mpsc::Sender<Returned>,
+}
+
+/// A connection that one request has to itself. Dropping it closes the connection.
+pub(super) struct Lent {
+    sender: SendRequest<Outgoing>,
+    wire: Arc<Wire>,
+    address: SocketAddr,
+    back: mpsc::Sender<Returned>,
+    slot: OwnedSemaphorePermit,
+    /// Whether it carried an earlier request.
+    reused: bool,
+    keep: Keep,
+}
+
+/// How long a connection may be kept, by what the backend said of it.
+#[derive(Clone, Copy)]
+struct Keep {
+    time: Duration,
+    promised: bool,
+}
+
+/// What the driving task gets back.
+struct Returned {
+    sender: SendRequest<Outgoing>,
+    rest: Option<Incoming>,
+    keep: Keep,
+    slot: OwnedSemaphorePermit,
+    /// Travels with the connection: the task ends when neither a request nor the pool holds it.
+    back: mpsc::Sender<Returned>,
+}
+
+impl Pool {
+    pub(super) fn new(options: &Options, tracker: TaskTracker) -> Result<Self, BuildError> {
+        let given = options.connections_max;
+        if given == 0 || given > Semaphore::MAX_PERMITS {
+            return Err(BuildError::ConnectionsMax { given, most: Semaphore::MAX_PERMITS });
+        }
+        Ok(Self {
+            connector: connector(options)?,
+            idle_timeout: options.idle_timeout,
+            idle: Mutex::new(Vec::new()),
+            slots: Arc::new(Semaphore::new(given)),
+            serial: AtomicU64::new(0),
+            wary: AtomicU32::new(0),
+            tracker,
+        })
+    }
+
+    /// A permit for one request, as soon as there is one.
+    pub(super) async fn slot(&self) -> Result<OwnedSemaphorePermit, ForwardError> {
+        Arc::clone(&self.slots).acquire_owned().await.map_err(|_| ForwardError::Exhausted)
+    }
+
+    /// A connection, idle or new.
+    pub(super) async fn lend(
+        self: &Arc<Self>,
+        slot: OwnedSemaphorePermit,
+        freshness: Freshness,
+    ) -> Result<Lent, ForwardError> {
+        // Found closed: `grow_wary` empties the list, so that this asks for one only.
+        let idle = if freshness == Freshness::Reused { self.pop() } else { None };
+        match idle {
+            Some(idle) if idle.sender.is_ready() && idle.wire.is_quiet() => {
+                return Ok(idle.lend(slot, self.idle_timeout));
+            }
+            Some(_) => self.grow_wary(),
+            None => {}
+        }
+        let (link, address) = self.connector.connect().await?;
+        self.start(link, address, slot).await
+    }
+
+    async fn start(
+        self: &Arc<Self>,
+        link: Link,
+        address: SocketAddr,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<Lent, ForwardError> {
+        let wire = link.wire();
+        let (sender, connection) = http1::Builder::new()
+            .max_header_size(HEAD_BYTES_MAX)
+            .handshake(TokioIo::new(link))
+            .await
+            .map_err(|source| ForwardError::Unwritten { address, source })?;
+        let (back, returned) = mpsc::channel(1);
+        let driver = Driver { pool: Arc::clone(self), wire: Arc::clone(&wire), address };
+        self.tracker.spawn(driver.run(connection.with_upgrades(), returned));
+        let keep = Keep { time: self.idle_timeout, promised: false };
+        Ok(Lent { sender, wire, address, back, slot, reused: false, keep })
+    }
+
+    fn pop(&self) -> Option<Idle> {
+        self.lock().pop()
+    }
+
+    /// Takes an idle connection out again; `false` if somebody has it.
+    fn withdraw(&self, serial: u64) -> bool {
+        let mut idle = self.lock();
+        let position = idle.iter().position(|idle| idle.serial == serial);
+        // The order holds: what is behind it is younger.
+        position.map(|position| idle.remove(position)).is_some()
+    }
+
+    /// Notes that the backend closes connections without saying so.
+    fn grow_wary(&self) {
+        self.wary.store(WARY_CONNECTIONS, Ordering::Relaxed);
+        self.lock().clear();
+    }
+
+    /// Whether a connection may be used again.
+    fn trusts_backend(&self) -> bool {
+        let less = |wary: u32| wary.checked_sub(1);
+        self.wary.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Idle>> {
+        // Nothing that holds the lock can leave the list half changed.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Idle {
+    fn lend(self, slot: OwnedSemaphorePermit, idle_timeout: Duration) -> Lent {
+        let Self { sender, wire, address, back, .. } = self;
+        Lent {
+            sender,
+            wire,
+            address,
+            back,
+            slot,
+            reused: true,
+            keep: Keep { time: idle_timeout, promised: false },
+        }
+    }
+}
+
+impl Lent {
+    pub(super) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(super) const fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Whether anything was written, for somebody who no longer holds the connection.
+    pub(super) fn wire(&self) -> Arc<Wire> {
+        Arc::clone(&self.wire)
+    }
+
+    /// Sends the request, and waits for the head of the answer.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
+        self.wire.arm();
+        let response = self.sender.try_send_request(request).await?;
+        if let Some(promise) = keep_alive_timeout(response.headers()) {
+            self.keep = Keep {
+                time: self.keep.time.min(promise.saturating_sub(KEEP_ALIVE_MARGIN)),
+                promised: true,
+            };
+        }
+        Ok(response)
+    }
+
+    /// Ends the loan; `rest` is what has not been read of the answer.
+    pub(super) fn give_back(self, rest: Option<Incoming>) {
+        let Self { sender, back, slot, keep, .. } = self;
+        // If the task is gone, so is the connection, and there is nothing to give back.
+        drop(back.clone().try_send(Returned { sender, rest, keep, slot, back }));
+    }
+}
+
+impl fmt::Debug for Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lent")
+            .field("address", &self.address)
+            .field("reused", &self.reused)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Drives one connection.
+struct Driver {
+    pool: Arc<Pool>,
+    wire: Arc<Wire>,
+    address: SocketAddr,
+}
+
+impl Driver {
+    async fn run(
+        self,
+        connection: impl Future<Output = hyper::Result<()>>,
+        mut returned: mpsc::Receiver<Returned>,
+    ) {
+        tokio::pin!(connection);
+        // `None` while lent.
+        let mut parked: Option<u64> = None;
+        let expiry = sleep(Duration::ZERO);
+        tokio::pin!(expiry);
+        loop {
+            let given = tokio::select! {
+                // A failure is the request's to report; the connection itself has nobody to tell.
+                _ = &mut connection => {
+                    if parked.is_some_and(|serial| self.pool.withdraw(serial)) {
+                        self.pool.grow_wary();
+                    }
+                    return;
+                }
+                given = returned.recv() => given,
+                () = &mut expiry, if parked.is_some() => {
+                    if parked.take().is_some_and(|serial| self.pool.withdraw(serial)) {
+                        // Nobody can send any more, so that the connection takes its leave (TLS: close_notify).
+                        timeout(FAREWELL, connection).await.ok();
+                        return;
+                    }
+                    continue;
+                }
+            };
+            let Some(given) = given else { return };
+            let keep = given.keep;
+            let idle = tokio::select! {
+                _ = &mut connection => return,
+                idle = self.recover(given) => idle,
+            };
+            let Some(idle) = idle else { return };
+            if !keep.promised && timeout(REST, &mut connection).await.is_ok() {
+                return self.pool.grow_wary();
+            }
+            expiry.set(sleep(keep.time));
+            parked = Some(idle.serial);
+            self.pool.lock().push(idle);
+        }
+    }
+
+    /// Makes a connection that was given back ready for the next request; `None` if it is not worth it.
+    async fn recover(&self, given: Returned) -> Option<Idle> {
+        let Returned { mut sender, rest, keep, slot, back } = given;
+        if keep.time.is_zero() || !self.pool.trusts_backend() {
+            // The answer is still read, so that the backend's write does not fail.
+            timeout(DRAIN_TIME, drain(rest)).await.ok();
+            return None;
+        }
+        let ready = async {
+            if !drain(rest).await {
+                return false;
+            }
+            sender.ready().await.is_ok()
+        };
+        if !timeout(DRAIN_TIME, ready).await.unwrap_or(false) {
+            return None;
+        }
+        drop(slot);
+        let serial = self.pool.serial.fetch_add(1, Ordering::Relaxed);
+        Some(Idle { serial, sender, wire: Arc::clone(&self.wire), address: self.address, back })
+    }
+}
+
+/// Reads what is left of an answer; `false` if that is too much, or fails.
+async fn drain(rest: Option<Incoming>) -> bool {
+    let Some(mut rest) = rest else { return true };
+    let mut left = DRAIN_BYTES_MAX;
+    while let Some(frame) =
+        std::future::poll_fn(|context| std::pin::Pin::new(&mut rest).poll_frame(context)).await
+    {
+        let Ok(frame) = frame else { return false };
+        let Some(less) = left.checked_sub(frame.data_ref().map_or(0, bytes::Bytes::len)) else {
+            return false;
+        };
+        left = less;
+    }
+    true
+}
+
+/// The `timeout` of a `Keep-Alive` field, in seconds (RFC 2068, §19.7.1.1; Node, gunicorn and Apache send it).
+fn keep_alive_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get("keep-alive")?.to_str().ok()?;
+    value.split(',').find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        let seconds = value.trim().trim_matches('"').parse().ok()?;
+        name.trim().eq_ignore_ascii_case("timeout").then(|| Duration::from_secs(seconds))
+    })
+}
+
+fn connector(options: &Options) -> Result<Connector, BuildError> {
+    let target = &options.target;
+    let fault = |problem| BuildError::Target { target: target.to_string(), problem };
+    let authority = target.authority().ok_or_else(|| fault("has no host"))?;
+    if authority.as_str().contains('@') {
+        return Err(fault("names a user, which would go nowhere"));
+    }
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    if host.is_empty() {
+        return Err(fault("has no host"));
+    }
+    if authority.port_u16() == Some(0) {
+        return Err(fault("has port 0"));
+    }
+    let (default_port, tls) = match target.scheme_str() {
+        Some("http") if options.tls.is_some() => {
+            return Err(BuildError::TlsUnused { target: target.to_string() });
+        }
+        Some("http") => (80, None),
+        Some("https") => {
+            let system = TlsOptions::default();
+            (443, Some(tls::connector(options.tls.as_ref().unwrap_or(&system), &host)?))
+        }
+        _ => return Err(fault("is neither http nor https")),
+    };
+    let port = authority.port_u16().unwrap_or(default_port);
+    Ok(Connector { host, port, tls, timeout: options.connect_timeout })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keep_alive_timeout_is_read_as_node_gunicorn_and_apache_write_it() {
+        let read = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("keep-alive", http::HeaderValue::from_static(value));
+            keep_alive_timeout(&headers)
+        };
+        assert_eq!(read("timeout=5"), Some(Duration::from_secs(5)));
+        assert_eq!(read("timeout=5, max=100"), Some(Duration::from_secs(5)));
+        assert_eq!(read("max=100, Timeout = 2"), Some(Duration::from_secs(2)));
+        for garbage in ["", "300", "timeout", "timeout=", "timeout=-1", "timeout=soon"] {
+            assert_eq!(read(garbage), None, "{garbage}");
+        }
+    }
+}
