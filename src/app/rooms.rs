@@ -218,7 +218,7 @@ pub(super) fn routes(
         let windows = &config.dedup.windows;
         let served = gateway::Route {
             verifier: Verifier::new(keys(&config.tenants, &route.tenants)?),
-            identity: config.dedup.identity.parse().unwrap_or_default(),
+            identity: config.dedup.identity.clone(),
             windows: Windows::new(windows.fallback(), |kind| windows.of(kind)),
             destination: Arc::new(destination),
         };
@@ -228,11 +228,10 @@ pub(super) fn routes(
 }
 
 /// The keys of the tenants that a route takes; of all of them if it names none.
-fn keys(tenants: &[config::Tenant], taken: &[String]) -> Result<KeyRing, KeyRingError> {
+fn keys(tenants: &[config::Tenant], taken: &[Tenant]) -> Result<KeyRing, KeyRingError> {
     let of_route = tenants.iter().filter(|tenant| taken.is_empty() || taken.contains(&tenant.name));
     KeyRing::new(of_route.flat_map(|tenant| {
-        let name = Tenant::from(tenant.name.as_str());
-        tenant.keys.iter().map(move |(key, secret)| (name.clone(), key.clone(), secret.clone()))
+        tenant.keys.iter().map(|(key, secret)| (tenant.name.clone(), key.clone(), secret.clone()))
     }))
 }
 
