@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// What a command that ran says with its exit code.
@@ -82,35 +83,51 @@ impl Failure {
         Self { exit, error: anyhow::anyhow!("{message}"), hint: None }
     }
 
-    /// A file that could not be read: 66 if it is not there, 77 if it is forbidden, 74 otherwise.
-    pub fn reading(path: &std::path::Path, error: io::Error) -> Self {
-        let exit = if error.kind() == io::ErrorKind::NotFound {
-            Exit::NoInput
-        } else if error.kind() == io::ErrorKind::PermissionDenied {
-            Exit::NoPermission
-        } else {
-            Exit::Io
+    /// An error that says all there is to say: 66 if a file was not there, 77 if it was forbidden, 74 if reading or
+    /// writing failed, 65 otherwise.
+    pub fn of(error: anyhow::Error) -> Self {
+        let kind =
+            error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+        let exit = match kind {
+            Some(io::ErrorKind::NotFound) => Exit::NoInput,
+            Some(io::ErrorKind::PermissionDenied) => Exit::NoPermission,
+            Some(_) => Exit::Io,
+            None => Exit::Data,
         };
-        Self::new(
-            exit,
-            anyhow::Error::new(error).context(format!("cannot read {}", path.display())),
+        Self::new(exit, error)
+    }
+
+    /// A file that could not be read: 66 if it is not there, 77 if it is forbidden, 74 otherwise.
+    pub fn reading(path: &Path, error: io::Error) -> Self {
+        Self::of(anyhow::Error::new(error).context(format!("cannot read {}", path.display())))
+    }
+
+    /// An address that could not be listened at.
+    pub fn listening(address: impl fmt::Display, error: io::Error) -> Self {
+        let kind = error.kind();
+        Self::refused(
+            kind,
+            anyhow::Error::new(error).context(format!("cannot listen at {address}")),
         )
     }
 
-    /// An address that could not be listened at: 77 if it is forbidden, 69 if it is taken, 73 otherwise.
-    pub fn listening(address: impl fmt::Display, error: io::Error) -> Self {
-        let (exit, hint) = if error.kind() == io::ErrorKind::PermissionDenied {
-            (Exit::NoPermission, "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one")
-        } else if error.kind() == io::ErrorKind::AddrInUse {
-            (
-                Exit::Unavailable,
-                "another process listens there; `ss -ltnp` names it, or choose another port",
-            )
+    /// A start that the system refused: 77 if it is forbidden, 69 if an address is taken, 66 if a file is not there, 73
+    /// otherwise.
+    pub fn refused(kind: io::ErrorKind, error: impl Into<anyhow::Error>) -> Self {
+        if kind == io::ErrorKind::PermissionDenied {
+            let hint = "ports below 1024 need CAP_NET_BIND_SERVICE, files the right owner";
+            Self::new(Exit::NoPermission, error).with_hint(hint)
+        } else if kind == io::ErrorKind::AddrInUse {
+            let hint = "another process listens there; `ss -ltnp` names it, or choose another port";
+            Self::new(Exit::Unavailable, error).with_hint(hint)
+        } else if kind == io::ErrorKind::AddrNotAvailable {
+            Self::new(Exit::CannotCreate, error)
+                .with_hint("the address must be one of this machine's")
+        } else if kind == io::ErrorKind::NotFound {
+            Self::new(Exit::NoInput, error)
         } else {
-            (Exit::CannotCreate, "the address must be one of this machine's")
-        };
-        let error = anyhow::Error::new(error).context(format!("cannot listen at {address}"));
-        Self::new(exit, error).with_hint(hint)
+            Self::new(Exit::CannotCreate, error)
+        }
     }
 
     /// The same failure with a sentence that says what to do.

@@ -33,7 +33,7 @@ Examples:
   oncehook listen --count 10 --format json     end after ten accepted webhooks";
 
 /// Run a sample backend that verifies, prints and answers webhooks
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// Where to listen; port 0 lets the system choose

@@ -19,7 +19,7 @@ pub mod version;
 
 use std::ffi::OsString;
 use std::future::Future;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -43,7 +43,7 @@ stdout is data, stderr is talk. Exit codes: 0 done, 1 the answer is no,
 74 input or output, 77 not permitted, 78 configuration (sysexits.h).";
 
 /// A command line.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "oncehook", version, about = ABOUT, after_help = AFTER_HELP, max_term_width = 100)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
@@ -51,17 +51,21 @@ pub struct Cli {
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     Trigger(trigger::Args),
     Listen(listen::Args),
+    Sign(sign::Args),
+    Verify(verify::Args),
     Healthcheck(healthcheck::Args),
     Completions(completions::Args),
     Version(version::Args),
 }
 
-/// Where a command writes.
+/// What a command reads and where it writes.
 pub struct Stdio<'a> {
+    /// What is piped into it.
+    pub input: &'a mut dyn Read,
     /// Data, for a program or a reader.
     pub out: &'a mut dyn Write,
     /// Talk: progress, warnings, failures.
@@ -86,6 +90,16 @@ fn dispatch(command: Command, stdio: &mut Stdio<'_>) -> Ending {
     match command {
         Command::Trigger(args) => trigger::run(&args, stdio),
         Command::Listen(args) => listen::run(&args, stdio),
+        Command::Sign(args) => {
+            sign::run(&args, stdio.input, stdio.out).map_err(Failure::of)?;
+            Ok(Exit::Success)
+        }
+        Command::Verify(args) => {
+            match verify::run(&args, stdio.input, stdio.out).map_err(Failure::of)? {
+                verify::Outcome::Accepted => Ok(Exit::Success),
+                verify::Outcome::Refused => Ok(Exit::Data),
+            }
+        }
         Command::Healthcheck(args) => healthcheck::run(&args, stdio),
         Command::Completions(args) => completions::run(&args, stdio),
         Command::Version(args) => version::run(&args, stdio),

@@ -2,24 +2,21 @@
 //!
 //! What a command does with them is left to that command.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::io::Write;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use secrecy::SecretString;
 use serde::Serialize;
 
-use crate::cli::exit::{Exit, Failure};
+use crate::cli::credentials::Secret;
+use crate::cli::exit::Failure;
 use crate::webhook::event::EventKind;
 
 /// The key of `livekit-server --dev`, and of `oncehook run --dev`.
 pub const DEV_API_KEY: &str = "devkey";
 /// Its secret.
 pub const DEV_API_SECRET: &str = "secret";
-
-/// Reads no more of a secret's file than this.
-const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
 /// How data is written to stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -39,50 +36,25 @@ impl Format {
     }
 }
 
-/// The API key and secret that webhooks are signed and verified with.
-#[derive(Clone, Debug, clap::Args)]
+/// The API key and secret that webhooks are signed and verified with. It has no `Debug`.
+#[derive(clap::Args)]
 pub struct Credentials {
-    /// API key
+    /// API key; "devkey" has the secret "secret" if no other one is given
     #[arg(long, value_name = "KEY", env = "LIVEKIT_API_KEY", hide_env_values = true, default_value = DEV_API_KEY)]
     pub api_key: String,
-    /// API secret; a command line can be read by all users of the machine: prefer the file or the environment
-    /// [default: "secret" for the API key "devkey"]
-    #[arg(long, value_name = "SECRET", env = "LIVEKIT_API_SECRET", hide_env_values = true, value_parser = secret)]
-    api_secret: Option<SecretString>,
-    /// File that holds the API secret; goes before --api-secret
-    #[arg(long, value_name = "FILE", env = "LIVEKIT_API_SECRET_FILE", hide_env_values = true)]
-    api_secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    secret: Secret,
 }
 
 impl Credentials {
     /// The secret: from the file, else from the flag or the environment, else that of the development key.
     pub fn secret(&self) -> Result<SecretString, Failure> {
-        if let Some(path) = &self.api_secret_file {
-            let text = read_bounded(path).map_err(|error| Failure::reading(path, error))?;
-            return Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])));
+        let given = self.secret.api_secret_file.is_some() || self.secret.api_secret.is_some();
+        if !given && self.api_key == DEV_API_KEY {
+            return Ok(SecretString::from(DEV_API_SECRET));
         }
-        match &self.api_secret {
-            Some(secret) => Ok(secret.clone()),
-            None if self.api_key == DEV_API_KEY => Ok(SecretString::from(DEV_API_SECRET)),
-            None => Err(Failure::message(
-                Exit::Usage,
-                format!("no secret for the API key {:?}", self.api_key),
-            )
-            .with_hint("give --api-secret-file, --api-secret or LIVEKIT_API_SECRET")),
-        }
+        self.secret.read().map_err(Failure::of)
     }
-}
-
-fn read_bounded(path: &PathBuf) -> io::Result<String> {
-    let mut text = String::new();
-    let file = std::fs::File::open(path)?;
-    io::Read::read_to_string(&mut io::Read::take(file, SECRET_BYTES_MAX), &mut text)?;
-    Ok(text)
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "clap's value parsers return a result")]
-fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
-    Ok(SecretString::from(text))
 }
 
 /// Reads a duration such as `250ms`, `8s`, `5m`, `1h`; `0` needs no unit.

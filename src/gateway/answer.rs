@@ -31,6 +31,9 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 /// Why a copy gets no exchange.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
+    /// No webhook path, and nothing else is served.
+    #[error("nothing is served on this path")]
+    NoRoute,
     /// Not a POST.
     #[error("method {0} on a webhook path")]
     Method(http::Method),
@@ -182,6 +185,9 @@ fn of_outcome(outcome: Outcome) -> Answer {
 impl From<&Rejection> for Answer {
     fn from(rejection: &Rejection) -> Self {
         match rejection {
+            Rejection::NoRoute => {
+                Self::refused(StatusCode::NOT_FOUND, "no-route", "nothing is served on this path")
+            }
             Rejection::Method(_) => Self::refused(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "refused",

@@ -21,7 +21,7 @@ use crate::cli::options::{self, Credentials, Format};
 use crate::cli::sender::{ATTEMPTS_MAX, Client, Next, Node, Protocol, Retries, Target, Trust};
 use crate::webhook::verify::SignError;
 
-use plan::{Events, Ids, Plan, Posting};
+use plan::{Events, Ids, Plan, Posting, Signer};
 use report::{Report, Sums};
 
 /// Attempts that wait to be printed.
@@ -43,7 +43,7 @@ Examples:
   oncehook trigger room_started --count 10000 --nodes 3 --format json --to URL";
 
 /// Send signed sample events, as LiveKit nodes would
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub struct Args {
@@ -156,8 +156,10 @@ impl Args {
             ids,
             nodes: self.nodes,
             copies: self.copies,
-            api_key: self.credentials.api_key.clone(),
-            secret: self.credentials.secret()?,
+            signer: Signer {
+                api_key: self.credentials.api_key.clone(),
+                secret: self.credentials.secret()?,
+            },
         })
     }
 

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use crate::cli::options;
 use crate::cli::sender::Signed;
-use crate::clock;
+use crate::clock::{self, UnixTime};
 use crate::webhook::event::EventKind;
 use crate::webhook::sample::{self, Subject};
 use crate::webhook::verify::{SignError, sign};
@@ -75,8 +75,14 @@ pub struct Plan {
     /// Copies that each node sends.
     pub copies: u32,
     /// Who signs.
+    pub signer: Signer,
+}
+
+/// Who signs: a LiveKit server, or somebody who pretends to be one.
+pub struct Signer {
+    /// The API key.
     pub api_key: String,
-    /// With what.
+    /// Its secret.
     pub secret: SecretString,
 }
 
@@ -96,7 +102,7 @@ pub struct Posting {
 impl Plan {
     /// A room that no other run has, with participants, tracks and the rest.
     pub fn subject(&self) -> Subject {
-        let mut subject = Subject::numbered(random_number(), clock::unix());
+        let mut subject = Subject::numbered(number(), clock::unix());
         subject.room = self.room.clone().unwrap_or(subject.room);
         subject
     }
@@ -113,17 +119,25 @@ impl Plan {
                 };
                 let posting = match like {
                     Some(like) => Posting { node, ..like.clone() },
-                    None => self.mint(subject, kind, node)?,
+                    None => self.signer.mint(subject, kind, node, clock::unix())?,
                 };
                 postings.push(posting);
             }
         }
         Ok(postings)
     }
+}
 
-    /// A webhook as a node emits it: with an id that no other has, and the time.
-    fn mint(&self, subject: &Subject, kind: EventKind, node: usize) -> Result<Posting, SignError> {
-        let (id, now) = (format!("EV_{:012}", random_number()), clock::unix());
+impl Signer {
+    /// A webhook as a node emits it at `now`, with an id that no other has.
+    pub fn mint(
+        &self,
+        subject: &Subject,
+        kind: EventKind,
+        node: usize,
+        now: UnixTime,
+    ) -> Result<Posting, SignError> {
+        let id = format!("EV_{:012}", number());
         let body = sample::body(kind, subject, &id, now.seconds());
         let authorization = sign(&self.api_key, &self.secret, &body, now, LIFETIME)?;
         Ok(Posting { node, kind, id, webhook: Signed { body: body.into(), authorization } })
@@ -131,7 +145,7 @@ impl Plan {
 }
 
 /// A number of at most twelve digits that is not said twice.
-fn random_number() -> u64 {
+pub fn number() -> u64 {
     // Without the system's randomness numbers would repeat, and events be taken for copies; time is the next best.
     let nanos = || {
         u64::try_from(clock::unix().since_epoch().as_nanos() & u128::from(u64::MAX))
