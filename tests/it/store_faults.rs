@@ -48,10 +48,7 @@ async fn a_killed_server_is_noticed_at_once_and_used_again_when_it_is_back() {
         assert!(took < TIMEOUT + SLACK && !error.is_misconfigured(), "{failure}: {took:?}");
     }
     let (error, took) = fails(redis).await;
-    assert!(
-        matches!(error, StoreError::Open) && took < TIMEOUT / 4,
-        "{error} after {took:?}"
-    );
+    assert!(matches!(error, StoreError::Open) && took < TIMEOUT / 4, "{error} after {took:?}");
     assert!(store.outage().is_some());
 
     let mut tasks = JoinSet::new();
