@@ -2,3 +2,5 @@
 
 pub(crate) mod redis;
 pub(crate) mod store;
+pub(crate) mod gateway;
+pub(crate) mod sender;
