@@ -245,7 +245,6 @@ fn a_body_falls_to_the_next_step_and_never_shares_a_key_by_doing_so() {
         (r#"{"event":"Room_started","room":{"sid":"RM_a"},"id":"EV_a"}"#, "id"),
         (r#"{"id":"EV_a"}"#, "id"),
         (r#"{"id":"EV_a","id":"EV_a"}"#, "body"),
-        (r#"{"id":"EV_a","id":null}"#, "body"),
         (r#"{"id":""}"#, "body"),
         (r#"{"id":7}"#, "body"),
         (r#"{"event":"room_started","room":{"sid":"RM_a"}"#, "body"),
