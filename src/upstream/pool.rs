@@ -24,7 +24,6 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::{Connector, Link, Wire};
 use super::options::Options;
-use super::tls::{self, TlsOptions};
 use super::{BuildError, ForwardError, Outgoing};
 
 /// How much of the rest of an answer is read to save the connection.
@@ -110,7 +109,7 @@ impl Pool {
             return Err(BuildError::ConnectionsMax { given, most: Semaphore::MAX_PERMITS });
         }
         Ok(Self {
-            connector: connector(options)?,
+            connector: Connector::new(options)?,
             idle_timeout: options.idle_timeout,
             idle: Mutex::new(Vec::new()),
             slots: Arc::new(Semaphore::new(given)),
@@ -355,35 +354,6 @@ fn keep_alive_timeout(headers: &HeaderMap) -> Option<Duration> {
         let seconds = value.trim().trim_matches('"').parse().ok()?;
         name.trim().eq_ignore_ascii_case("timeout").then(|| Duration::from_secs(seconds))
     })
-}
-
-fn connector(options: &Options) -> Result<Connector, BuildError> {
-    let target = &options.target;
-    let fault = |problem| BuildError::Target { target: target.to_string(), problem };
-    let authority = target.authority().ok_or_else(|| fault("has no host"))?;
-    if authority.as_str().contains('@') {
-        return Err(fault("names a user, which would go nowhere"));
-    }
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    if host.is_empty() {
-        return Err(fault("has no host"));
-    }
-    if authority.port_u16() == Some(0) {
-        return Err(fault("has port 0"));
-    }
-    let (default_port, tls) = match target.scheme_str() {
-        Some("http") if options.tls.is_some() => {
-            return Err(BuildError::TlsUnused { target: target.to_string() });
-        }
-        Some("http") => (80, None),
-        Some("https") => {
-            let system = TlsOptions::default();
-            (443, Some(tls::connector(options.tls.as_ref().unwrap_or(&system), &host)?))
-        }
-        _ => return Err(fault("is neither http nor https")),
-    };
-    let port = authority.port_u16().unwrap_or(default_port);
-    Ok(Connector { host, port, tls, timeout: options.connect_timeout })
 }
 
 #[cfg(test)]
