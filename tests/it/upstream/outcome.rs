@@ -196,7 +196,8 @@ async fn nothing_is_written_once_the_deadline_has_passed() {
         forwarded.detail
     );
     assert_eq!(backend.received_bytes(), 0);
-    // The connection that was not used serves the next one.
+    // The connection that was not used serves the next one, once it has rested.
+    tokio::time::sleep(Duration::from_millis(50)).await;
     let once = only_once();
     assert_eq!(Copy::new().forward_while(&upstream, &once).await.outcome, Outcome::Delivered(200));
     assert!(!once(), "it was asked");
