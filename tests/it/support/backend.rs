@@ -245,6 +245,11 @@ impl Backend {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
+    /// How many connections are open now.
+    pub(crate) fn open_connections(&self) -> usize {
+        self.shared.open.lock().unwrap().len()
+    }
+
     /// How many bytes have arrived so far, those of incomplete requests included.
     pub(crate) fn received_bytes(&self) -> usize {
         self.shared.received.load(Ordering::SeqCst)
