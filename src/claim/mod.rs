@@ -4,8 +4,14 @@
 //! does next. The stores, the model checker and the simulation use the same code. Performing the effects is left to
 //! `dispatch`.
 
+mod effect;
 pub mod exchange;
 pub mod record;
+
+#[cfg(test)]
+mod exchange_tests;
+#[cfg(test)]
+mod record_tests;
 
 use std::fmt;
 

@@ -7,9 +7,23 @@ use std::time::Duration;
 
 use super::{Digest, Owner, Verdict};
 
-/// A point on the clock of one store. Values of two stores do not compare; no caller ever sees one.
+/// A point on the clock of one store, in milliseconds. Values of two stores do not compare; no caller ever sees one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreTime(pub u64);
+
+impl StoreTime {
+    /// The point `after` later, or the last one that can be written. What is below a millisecond is dropped, as in the
+    /// Redis scripts; the guard is there for such things.
+    #[must_use]
+    pub fn plus(self, after: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long after `earlier` this is; zero if it is not.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
 
 /// What a store holds for a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,9 +34,10 @@ pub enum Record {
     Leased {
         /// Whose attempt it is.
         owner: Owner,
-        /// How often the key has been claimed, this time included; the number of the attempt.
+        /// How often the key has been claimed, this time included: the number of the attempt, and its fence.
         attempts: u32,
-        /// How many earlier attempts may have reached the backend without anybody knowing.
+        /// How many earlier attempts may have reached the backend without anybody knowing. Never reset: a later attempt
+        /// that certainly failed says nothing about them.
         lapses: u32,
         /// When the lease lapses (milliseconds of the store's clock).
         until: StoreTime,
@@ -112,4 +127,102 @@ pub enum Reply {
     AlreadySettled,
     /// To a settle: recorded, but the asker no longer held the lease. To a release: not recorded for that reason.
     Fenced,
+}
+
+/// Performs `operation` of `owner` on `slot` and says what came of it; the definition of every store.
+///
+/// `now` is read from the store's own clock, so that no two replicas need agree on the time. Forgetting a record once
+/// its window has passed is the store's affair; until then it keeps the record through every lease that lapses.
+///
+/// # Panics
+/// If `slot` counts what cannot be: a claim that is no attempt, or more lapses than attempts.
+pub fn apply(slot: &mut Record, owner: Owner, operation: &Operation, now: StoreTime) -> Reply {
+    assert_counts(slot);
+    let reply = match *operation {
+        Operation::Claim { lease, window: _ } => claim(slot, owner, now.plus(lease), now),
+        Operation::Settle { verdict, digest, window: _ } => settle(slot, owner, verdict, digest),
+        Operation::Release { ending, pause, window: _ } => {
+            release(slot, owner, ending, now.plus(pause))
+        }
+    };
+    assert_counts(slot);
+    reply
+}
+
+fn claim(slot: &mut Record, owner: Owner, until: StoreTime, now: StoreTime) -> Reply {
+    let (attempts, lapses) = match *slot {
+        Record::Vacant => (0, 0),
+        Record::Leased { owner: holder, attempts, lapses, .. } if holder == owner => {
+            // A repeat after a lost reply. The lease is not renewed: the owner counts from its first claim.
+            return won(attempts, lapses);
+        }
+        Record::Leased { until, .. } if now < until => {
+            return Reply::Busy { remaining: until.since(now) };
+        }
+        // Whoever held it died or stalled, and may have forwarded.
+        Record::Leased { attempts, lapses, .. } => (attempts, lapses.saturating_add(1)),
+        Record::Released { not_before, .. } if now < not_before => {
+            return Reply::Busy { remaining: not_before.since(now) };
+        }
+        Record::Released { attempts, lapses, .. } => (attempts, lapses),
+        Record::Settled { verdict, digest } => return Reply::Duplicate { verdict, digest },
+    };
+    let attempts = attempts.saturating_add(1);
+    *slot = Record::Leased { owner, attempts, lapses, until };
+    won(attempts, lapses)
+}
+
+const fn won(attempt: u32, lapses: u32) -> Reply {
+    Reply::Won { attempt, possible_duplicate: lapses > 0 }
+}
+
+/// That the backend has the event is a fact, not a lock: it is recorded whoever says so, whoever holds the lease.
+fn settle(slot: &mut Record, owner: Owner, verdict: Verdict, digest: Digest) -> Reply {
+    let reply = match *slot {
+        Record::Settled { verdict: known, .. } if !upgrades(known, verdict) => {
+            return Reply::AlreadySettled;
+        }
+        Record::Settled { .. } => Reply::AlreadySettled,
+        Record::Leased { owner: holder, .. } if holder == owner => Reply::Done,
+        Record::Vacant | Record::Leased { .. } | Record::Released { .. } => Reply::Fenced,
+    };
+    *slot = Record::Settled { verdict, digest };
+    reply
+}
+
+/// The first verdict stays, but for a delivery: no later copy may be told that an event was refused, or that nobody
+/// knows, once it was delivered.
+const fn upgrades(known: Verdict, verdict: Verdict) -> bool {
+    match (known, verdict) {
+        (Verdict::Refused(_) | Verdict::Unknown, Verdict::Delivered(_)) => true,
+        (Verdict::Delivered(_), Verdict::Delivered(_) | Verdict::Refused(_) | Verdict::Unknown)
+        | (Verdict::Refused(_) | Verdict::Unknown, Verdict::Refused(_) | Verdict::Unknown) => false,
+    }
+}
+
+fn release(slot: &mut Record, owner: Owner, ending: Ending, not_before: StoreTime) -> Reply {
+    match *slot {
+        Record::Leased { owner: holder, attempts, lapses, .. } if holder == owner => {
+            let lapses = match ending {
+                Ending::Failed => lapses,
+                Ending::Ambiguous => lapses.saturating_add(1),
+            };
+            *slot = Record::Released { attempts, lapses, not_before };
+            Reply::Done
+        }
+        Record::Vacant
+        | Record::Leased { .. }
+        | Record::Released { .. }
+        | Record::Settled { .. } => Reply::Fenced,
+    }
+}
+
+fn assert_counts(record: &Record) {
+    match *record {
+        Record::Leased { attempts, lapses, .. } | Record::Released { attempts, lapses, .. } => {
+            assert!(attempts > 0, "a record that was claimed counts no attempt: {record:?}");
+            assert!(lapses <= attempts, "more attempts lapsed than were made: {record:?}");
+        }
+        Record::Vacant | Record::Settled { .. } => {}
+    }
 }

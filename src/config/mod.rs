@@ -1,1 +1,378 @@
-//! Settings, parsed and cross-checked.
+//! Settings: what an operator can choose, parsed and cross-checked.
+//!
+//! [`load`] is the only way to a [`Config`], and a `Config` holds no contradiction: what does not fit together is an
+//! error that names the file and line, or the variable, and all errors are told at once. Sections that inherit from
+//! each other are resolved here: every route carries its whole [`Upstream`]. What a section means to its room is left to
+//! that room; `app` translates one into the other.
+
+pub mod backend;
+mod checks;
+mod livekit;
+pub mod load;
+pub mod problem;
+mod raw;
+mod reader;
+mod section;
+mod show;
+pub mod units;
+mod value;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+
+use crate::claim::exchange::{OnAmbiguous, OnStoreError, Terms};
+use crate::webhook::event::EventKind;
+use crate::webhook::key::Identity;
+use crate::webhook::keys::Tenant as TenantName;
+
+pub use backend::{Backend, HostPolicy, RoutePath};
+pub use load::{LoadError, Overrides, Sources, check_fragment, environment, load};
+pub use problem::{Problem, Problems};
+pub use show::{Key, schema, show};
+
+/// Everything an operator can choose. Made by [`load`] alone.
+#[derive(Clone)]
+pub struct Config {
+    /// `false`: nothing is verified or deduplicated; every request goes through the relay, those on a route's path to
+    /// the route's backend. There may be no keys then.
+    pub enabled: bool,
+    /// Where senders connect.
+    pub listen: Listen,
+    /// How connections of senders are secured.
+    pub tls: Tls,
+    /// Where an operator connects.
+    pub admin: Admin,
+    /// Whose webhooks are accepted; at least one with a key, unless `enabled` is false.
+    pub tenants: Vec<Tenant>,
+    /// Which paths take webhooks; at least one, and no two with one path.
+    pub routes: Vec<Route>,
+    /// What becomes of requests on all other paths.
+    pub relay: Relay,
+    /// Where records are held.
+    pub store: Store,
+    /// What makes two webhooks copies of one event, and for how long.
+    pub dedup: Dedup,
+    /// The terms of the claim protocol.
+    pub claim: Claim,
+    /// What any input is bounded by.
+    pub limits: Limits,
+    /// What is logged, and how.
+    pub log: Log,
+    /// How the end goes.
+    pub shutdown: Shutdown,
+    /// What is allowed, but looks like a mistake. To be logged at the start.
+    pub warnings: Vec<Problem>,
+    /// Every setting in force and where it came from, for [`show`]. Secrets are not in it.
+    settings: Vec<reader::Setting>,
+}
+
+/// Where senders connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The address; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// Whose `X-Forwarded-*` and `Forwarded` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// How connections of senders are secured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// Plain HTTP/1.1, for a sidecar or behind a balancer that ends TLS.
+    Off,
+    /// A certificate made at the start, for trials.
+    SelfSigned,
+    /// Certificates from files, at least one; the first is for senders that name no or an unknown server.
+    Certificates(Vec<Certificate>),
+}
+
+/// A certificate chain and its private key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// PEM, the leaf first.
+    pub certificate_file: PathBuf,
+    /// PEM.
+    pub key_file: PathBuf,
+}
+
+/// Where an operator connects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// The address of health and metrics; port 0 lets the system choose.
+    pub address: SocketAddr,
+}
+
+/// A group of API keys whose events are one namespace.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// Its name, unique.
+    pub name: TenantName,
+    /// API key and secret; at least one, and no API key belongs to two tenants.
+    pub keys: Vec<(String, SecretString)>,
+    /// The API key that LiveKit signs webhooks with (`webhook.api_key`), if that is known; one of `keys`.
+    ///
+    /// All keys are accepted all the same: when LiveKit is told to sign with another one, the gateway must not refuse
+    /// what it sends, because LiveKit takes a refusal for success.
+    pub signs_with: Option<String>,
+}
+
+/// A path that takes webhooks.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The path, matched whole and byte for byte; unique.
+    pub path: RoutePath,
+    /// The tenants whose webhooks it takes, each one of [`Config::tenants`]; empty for all.
+    pub tenants: Vec<TenantName>,
+    /// Who waits for the backend.
+    pub mode: Mode,
+    /// Where its webhooks go.
+    pub upstream: Upstream,
+}
+
+/// Who waits for the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The sender.
+    Sync,
+}
+
+/// A backend and how to talk to it; routes inherit from `[upstream]` what they leave out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its URL. A path in it replaces a route's path.
+    pub backend: Backend,
+    /// Which `Host` it is sent.
+    pub host: HostPolicy,
+    /// From the start of a forward to the head of the answer. Relayed requests have no such limit.
+    /// `timeout + claim.guard <= claim.lease`.
+    pub timeout: Duration,
+    /// Of that, for connecting and TLS; at most `timeout`.
+    pub connect_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// Open connections, at most.
+    pub connections_max: usize,
+    /// Statuses that mean "refused for good": 4xx, never 429.
+    pub refused: Vec<u16>,
+    /// For a backend with an https URL.
+    pub tls: UpstreamTls,
+}
+
+/// How to trust a backend or a store over TLS, and what to show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// PEM; these roots instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What is shown to a server that asks for a client certificate.
+    pub client: Option<Certificate>,
+    /// The name to check the certificate against, instead of the URL's host.
+    pub server_name: Option<String>,
+}
+
+/// What becomes of requests on paths that are no route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Relay {
+    /// They are answered with 404.
+    NotFound,
+    /// They are passed on, untouched. `refused` and `timeout` mean nothing here.
+    Backend(Upstream),
+}
+
+/// Where records are held.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Which store.
+    pub kind: StoreKind,
+    /// How much memory records of this process may take, in bytes: all of them, or the local ones beside Redis.
+    pub memory_bytes_max: usize,
+}
+
+/// Which store.
+#[derive(Clone, Debug)]
+pub enum StoreKind {
+    /// This process's memory: one gateway.
+    Memory,
+    /// Redis: any number of gateways.
+    Redis(Box<Redis>),
+}
+
+/// One Redis server.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// Host name or address, an IPv6 one without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Which database.
+    pub database: i64,
+    /// The ACL user.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Option<SecretString>,
+    /// What every key begins with.
+    pub prefix: String,
+    /// From asking to the reply; less than [`Claim::guard`].
+    pub operation_timeout: Duration,
+    /// For connecting and TLS.
+    pub connect_timeout: Duration,
+    /// How many failures in a row open the breaker.
+    pub breaker_failures: u32,
+    /// How often an open breaker asks whether Redis is back.
+    pub breaker_probe_interval: Duration,
+    /// `None`: plain TCP.
+    pub tls: Option<UpstreamTls>,
+}
+
+/// What makes two webhooks copies of one event, and for how long.
+#[derive(Clone, Debug)]
+pub struct Dedup {
+    /// How the key is derived.
+    pub identity: Identity,
+    /// Forward everything; only count and log what would have been collapsed.
+    pub shadow: bool,
+    /// How long records are remembered.
+    pub windows: Windows,
+}
+
+/// How long a settled record is remembered, at least [`Windows::FLOOR`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Windows {
+    default: Duration,
+    by_kind: Vec<(EventKind, Duration)>,
+}
+
+/// The terms of the claim protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// How long a claim lasts.
+    pub lease: Duration,
+    /// How long before the lease's end its owner stops.
+    pub guard: Duration,
+    /// How long a copy waits for another process's result.
+    pub join_wait: Duration,
+    /// What to do when it is unknown whether the backend has the event.
+    pub on_ambiguous: OnAmbiguous,
+    /// What to do when the store cannot be asked (`store.on_store_error`).
+    pub on_store_error: OnStoreError,
+}
+
+/// What any input is bounded by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of senders.
+    pub connections_max: usize,
+    /// Of those, from one source address.
+    pub connections_per_source_max: usize,
+    /// From accept to the end of the TLS handshake.
+    pub handshake_timeout: Duration,
+    /// From accept, or a request's first byte, to the end of its head.
+    pub head_timeout: Duration,
+    /// From the end of the head to the end of the body.
+    pub body_timeout: Duration,
+    /// Between two requests of one connection.
+    pub idle_timeout: Duration,
+    /// A request's head, in bytes.
+    pub head_bytes_max: usize,
+    /// A request's header fields.
+    pub head_fields_max: usize,
+    /// A webhook's body, in bytes.
+    pub body_bytes_max: usize,
+    /// All webhooks' bodies in memory, in bytes; at least `body_bytes_max`.
+    pub body_memory_bytes_max: usize,
+    /// A token, in bytes; less than `head_bytes_max`.
+    pub token_bytes_max: usize,
+    /// Concurrent streams of one HTTP/2 connection.
+    pub http2_streams_max: u32,
+    /// Forwards in flight to each backend.
+    pub forwards_max: usize,
+    /// Copies that wait for one exchange of this process.
+    pub followers_max: usize,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// One JSON object a line, or text for people.
+    pub format: LogFormat,
+    /// The least severe level that is logged.
+    pub level: LogLevel,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+/// The least severe level that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// `error`
+    Error,
+    /// `warn`
+    Warn,
+    /// `info`
+    Info,
+    /// `debug`
+    Debug,
+    /// `trace`
+    Trace,
+}
+
+/// How the end goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// From "not ready" to the end of accepting: as long as a balancer needs to notice.
+    pub drain_delay: Duration,
+    /// After that, for the exchanges in flight.
+    pub grace: Duration,
+}
+
+impl Config {
+    /// Every API key with its tenant and its secret, as `webhook` takes them for its ring.
+    pub fn keys(&self) -> impl Iterator<Item = (TenantName, String, SecretString)> {
+        self.tenants.iter().flat_map(|tenant| {
+            tenant
+                .keys
+                .iter()
+                .map(|(api_key, secret)| (tenant.name.clone(), api_key.clone(), secret.clone()))
+        })
+    }
+
+    /// What an exchange whose record is remembered for `window` is held to. `upstream` says how long it may take.
+    pub fn terms(&self, window: Duration) -> Terms {
+        Terms {
+            lease: self.claim.lease,
+            guard: self.claim.guard,
+            join_wait: self.claim.join_wait,
+            window,
+            on_ambiguous: self.claim.on_ambiguous,
+            on_store_error: self.claim.on_store_error,
+        }
+    }
+}
+
+impl Windows {
+    /// No window is shorter: LiveKit's tokens live five minutes, and its clock may be off by a few.
+    pub const FLOOR: Duration = Duration::from_mins(10);
+
+    /// For events that fell to `id` or to the body.
+    pub const fn fallback(&self) -> Duration {
+        self.default
+    }
+
+    /// For events of this kind whose identity was found.
+    pub fn of(&self, kind: EventKind) -> Duration {
+        self.by_kind
+            .iter()
+            .find(|(named, _)| *named == kind)
+            .map_or(self.default, |(_, window)| *window)
+    }
+}

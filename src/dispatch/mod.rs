@@ -1,1 +1,234 @@
-//! Performs what the claim protocol decides: store, wait, forward.
+//! Performs what the claim protocol decides: asks the stores, waits, forwards. The only room where decisions meet I/O.
+//!
+//! [`Dispatch::exchange`] takes one copy from its key to its conclusion. What HTTP the copy came in, and what the sender
+//! is told, is left to `gateway`.
+
+mod flights;
+mod perform;
+mod shadow;
+mod unfinished;
+pub mod window;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use tokio_util::sync::CancellationToken;
+
+use crate::claim::exchange::{Conclusion, OnAmbiguous, OnStoreError, Terms};
+use crate::claim::{Digest, Key, Owner, Verdict};
+use crate::clock;
+use crate::store::Store;
+use crate::store::memory::Memory;
+use crate::telemetry::Metrics;
+use crate::upstream::Upstream;
+pub use crate::upstream::{Peer, via_seen};
+use crate::webhook::verify::Webhook;
+
+use flights::{Boarded, Flights, Lead};
+use unfinished::Backlog;
+
+/// Where a path's events go, and on what terms.
+pub struct Route {
+    /// Its name in logs and metrics: its path.
+    pub name: crate::telemetry::Route,
+    /// Its backend.
+    pub upstream: Upstream,
+    /// How long one forward may take.
+    pub upstream_timeout: Duration,
+    /// Forward every copy, and only say what would have been collapsed.
+    pub shadow: bool,
+}
+
+/// What holds for all routes; checked by `config`.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long a claim lasts.
+    pub lease: Duration,
+    /// How long before the lease's end its owner stops.
+    pub guard: Duration,
+    /// How long a copy waits for another process's result.
+    pub join_wait: Duration,
+    /// What to do when it is unknown whether the backend has the event.
+    pub on_ambiguous: OnAmbiguous,
+    /// What to do when the store cannot be asked.
+    pub on_store_error: OnStoreError,
+    /// How many copies of a key may wait for the first.
+    pub followers_max: usize,
+}
+
+/// The stores of a process.
+pub struct Stores {
+    /// The one that all replicas share.
+    pub shared: Store,
+    /// Decides while that one cannot be asked.
+    pub local: Memory,
+    /// Settled keys, so that known duplicates cost no round trip.
+    pub remembered: Memory,
+}
+
+/// One verified copy.
+pub struct Copy {
+    /// Where it goes.
+    pub route: Arc<Route>,
+    /// Its bytes.
+    pub webhook: Webhook,
+    /// What it shares with the other copies of its event.
+    pub key: Key,
+    /// Of its content.
+    pub digest: Digest,
+    /// How long the event is remembered.
+    pub window: Duration,
+    /// The head it came with.
+    pub head: Parts,
+    /// The sender.
+    pub peer: Peer,
+    /// For logs on both sides.
+    pub request_id: Arc<str>,
+}
+
+/// How a copy's exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Concluded {
+    /// What became of the event.
+    pub conclusion: Conclusion,
+    /// This copy waited for the first one's result, which it shares.
+    pub collapsed: bool,
+    /// The number of the attempt, if the event was forwarded; else 0.
+    pub attempt: u32,
+    /// The forward was marked as a possible duplicate.
+    pub possible_duplicate: bool,
+}
+
+impl Concluded {
+    /// A conclusion without a forward.
+    pub const fn of(conclusion: Conclusion) -> Self {
+        Self { conclusion, collapsed: false, attempt: 0, possible_duplicate: false }
+    }
+}
+
+/// The state that exchanges share.
+pub struct Dispatch {
+    options: Options,
+    stores: Stores,
+    flights: Arc<Flights>,
+    backlog: Backlog,
+    metrics: Arc<Metrics>,
+}
+
+impl Dispatch {
+    /// Nothing under way. [`Dispatch::finish`] must run beside it.
+    pub fn new(options: Options, stores: Stores, metrics: Arc<Metrics>) -> Self {
+        let flights = Flights::new(options.followers_max);
+        let backlog = Backlog::default();
+        Self { options, stores, flights, backlog, metrics }
+    }
+
+    /// The stores, for those who report on them.
+    pub const fn stores(&self) -> &Stores {
+        &self.stores
+    }
+
+    /// How many keys are on their way in this process.
+    pub fn flights(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// How many operations wait for the store.
+    pub fn unfinished(&self) -> usize {
+        self.backlog.len()
+    }
+
+    /// Takes one copy to its conclusion. Not cancel safe: the caller runs it detached from its sender, or a claim may
+    /// stay unsettled until its lease ends.
+    pub async fn exchange(&self, copy: &Copy) -> Concluded {
+        if copy.route.shadow {
+            return self.shadow(copy).await;
+        }
+        if let Some(known) = self.remembered(copy) {
+            return known;
+        }
+        match self.flights.board(copy.key) {
+            Boarded::Lead(lead) => self.lead(copy, lead).await,
+            Boarded::Follow(follow) => {
+                let led = follow.concluded().await;
+                led.map_or(self.try_again(), |led| Concluded { collapsed: true, attempt: 0, ..led })
+            }
+            Boarded::Full => self.try_again(),
+        }
+    }
+
+    /// Retries what could not be recorded, until `stop`; returns when nothing is left that could be.
+    pub async fn finish(&self, stop: CancellationToken) {
+        self.backlog.work(&self.stores.shared, &self.metrics, stop).await;
+    }
+
+    async fn lead(&self, copy: &Copy, lead: Lead) -> Concluded {
+        let concluded = self.perform(copy).await;
+        if let Some((verdict, digest)) = settled(&concluded.conclusion, copy.digest) {
+            // Before the landing: whoever arrives after it looks here.
+            self.stores.remembered.remember(
+                copy.key,
+                verdict,
+                digest,
+                copy.window,
+                clock::monotonic(),
+            );
+        }
+        lead.land(concluded);
+        concluded
+    }
+
+    /// Answers a duplicate that this process knows of, without a round trip.
+    fn remembered(&self, copy: &Copy) -> Option<Concluded> {
+        let (verdict, digest) = self.stores.remembered.settled(copy.key, clock::monotonic())?;
+        let conflict = digest != copy.digest;
+        Some(Concluded::of(Conclusion::Duplicate { verdict, conflict }))
+    }
+
+    /// To a copy whose leader ended without a word, or that finds no place beside it.
+    const fn try_again(&self) -> Concluded {
+        Concluded::of(Conclusion::Busy { retry_after: self.options.guard })
+    }
+
+    const fn terms(&self, copy: &Copy) -> Terms {
+        Terms {
+            lease: self.options.lease,
+            guard: self.options.guard,
+            join_wait: self.options.join_wait,
+            window: copy.window,
+            on_ambiguous: self.options.on_ambiguous,
+            on_store_error: self.options.on_store_error,
+        }
+    }
+}
+
+/// What a conclusion says about every later copy. The digest of a duplicate that conflicts is not `own`, but which one
+/// it is no longer matters: the conflict has been counted.
+fn settled(conclusion: &Conclusion, own: Digest) -> Option<(Verdict, Digest)> {
+    use crate::claim::exchange::Outcome;
+    match *conclusion {
+        Conclusion::Forwarded(Outcome::Delivered(status)) => {
+            Some((Verdict::Delivered(status), own))
+        }
+        Conclusion::Forwarded(Outcome::Refused(status)) => Some((Verdict::Refused(status), own)),
+        Conclusion::Suppressed => Some((Verdict::Unknown, own)),
+        Conclusion::Duplicate { verdict, .. } => Some((verdict, own)),
+        Conclusion::Forwarded(
+            Outcome::Misconfigured(_)
+            | Outcome::Overloaded { .. }
+            | Outcome::Failed(_)
+            | Outcome::Unreached
+            | Outcome::Ambiguous,
+        )
+        | Conclusion::Busy { .. }
+        | Conclusion::StoreUnavailable => None,
+    }
+}
+
+/// A fresh id for one attempt to claim.
+fn owner() -> Option<Owner> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).ok()?;
+    Some(Owner(u128::from_le_bytes(id)))
+}

@@ -1,1 +1,231 @@
-//! HTTP service of webhook paths: admit, read, verify, key, dispatch, answer.
+//! The HTTP service of webhook paths: admit, read, verify, key, dispatch, answer.
+//!
+//! Nothing unverified goes further than this room: before the signature, its time and the body's digest are checked,
+//! neither a store nor a backend is touched. What a copy is told is decided in [`answer`].
+
+pub mod answer;
+mod body;
+mod report;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio_util::task::TaskTracker;
+
+use crate::clock;
+use crate::dispatch::window::Windows;
+use crate::dispatch::{Concluded, Copy, Dispatch, Peer, via_seen};
+use crate::telemetry::Metrics;
+use crate::webhook::key::{self, Identity};
+use crate::webhook::verify::{Refusal, Verifier};
+
+use answer::{Answer, Rejection};
+use body::Shelf;
+use report::Report;
+
+/// What every oncehook calls itself in `Via`: a request that names it has been here.
+pub const VIA_NAME: &str = "oncehook";
+/// A sender's own request id is kept if it is no longer.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// One webhook path.
+pub struct Route {
+    /// Whose signatures count here.
+    pub verifier: Verifier,
+    /// What makes two copies the same event.
+    pub identity: Identity,
+    /// How long each kind of event is remembered.
+    pub windows: Windows,
+    /// Where its events go.
+    pub destination: Arc<crate::dispatch::Route>,
+}
+
+/// What a webhook may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The longest body.
+    pub body_bytes_max: usize,
+    /// How long a body may take to come.
+    pub body_timeout: Duration,
+    /// All bodies in memory together.
+    pub bodies_bytes_max: usize,
+    /// A sender is answered within this, whether or not its event's exchange is over.
+    pub answer_within: Duration,
+}
+
+/// The service.
+pub struct Gateway {
+    routes: HashMap<String, Route>,
+    options: Options,
+    shelf: Shelf,
+    dispatch: Arc<Dispatch>,
+    metrics: Arc<Metrics>,
+    exchanges: TaskTracker,
+}
+
+impl Gateway {
+    /// Serves `routes`, by path. Exchanges run on `exchanges`, detached from their senders.
+    pub fn new(
+        routes: HashMap<String, Route>,
+        options: Options,
+        dispatch: Arc<Dispatch>,
+        metrics: Arc<Metrics>,
+        exchanges: TaskTracker,
+    ) -> Self {
+        Self {
+            routes,
+            options,
+            shelf: Shelf::new(options.bodies_bytes_max),
+            dispatch,
+            metrics,
+            exchanges,
+        }
+    }
+
+    /// Whether `path` is a webhook path.
+    pub fn serves(&self, path: &str) -> bool {
+        self.routes.contains_key(path)
+    }
+
+    /// Answers one request; on a path that is no webhook path, that nothing is served there.
+    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
+        let Some(route) = self.routes.get(request.uri().path()) else {
+            return not_found(&request_id(request.headers()));
+        };
+        let _in_flight = self.metrics.in_flight();
+        let mut report =
+            Report::begin(&route.destination.name, &peer, request_id(request.headers()));
+        let answer = match self.webhook(route, request, peer, &mut report).await {
+            Ok(concluded) => Answer::from(&concluded),
+            Err(rejection) => {
+                let answer = Answer::from(&rejection);
+                report.rejected(rejection);
+                answer
+            }
+        };
+        report.end(&answer, &self.metrics);
+        answer::respond(&answer, report.request_id())
+    }
+
+    async fn webhook(
+        &self,
+        route: &Route,
+        request: Request<Incoming>,
+        peer: Peer,
+        report: &mut Report,
+    ) -> Result<Concluded, Rejection> {
+        let (head, body) = request.into_parts();
+        admit(&head)?;
+        // Before the body is read: whoever has no valid token is not worth the memory, and gets no 100 (Continue).
+        let signature = route.verifier.check_token(authorization(&head.headers)?, clock::unix())?;
+        let options = &self.options;
+        let body =
+            body::read(body, &self.shelf, options.body_bytes_max, options.body_timeout).await?;
+        let webhook = route.verifier.check_body(signature, body.bytes)?;
+
+        let keyed = key::identify(&webhook, route.destination.name.as_str(), &route.identity);
+        report.identified(&keyed);
+        self.metrics.identified(keyed.basis.label());
+        let window = route.windows.of(keyed.kind, keyed.basis, webhook.expires(), clock::unix());
+        let (key, digest) = (keyed.key, keyed.digest);
+        let copy = Copy {
+            route: Arc::clone(&route.destination),
+            webhook,
+            key,
+            digest,
+            window,
+            head,
+            peer,
+            request_id: report.request_id_shared(),
+        };
+        let concluded = self.dispatched(copy, body.place).await?;
+        report.concluded(&concluded, &self.metrics);
+        Ok(concluded)
+    }
+
+    /// Runs the exchange of `copy` detached, so that a sender who hangs up never leaves a claim unsettled, and waits for
+    /// it as long as a sender is kept waiting.
+    async fn dispatched(
+        &self,
+        copy: Copy,
+        place: Option<tokio::sync::OwnedSemaphorePermit>,
+    ) -> Result<Concluded, Rejection> {
+        let dispatch = Arc::clone(&self.dispatch);
+        let exchange = self.exchanges.spawn(async move {
+            let concluded = dispatch.exchange(&copy).await;
+            drop(place);
+            concluded
+        });
+        match tokio::time::timeout(self.options.answer_within, exchange).await {
+            Ok(Ok(concluded)) => Ok(concluded),
+            Ok(Err(ended)) => {
+                self.metrics.exchange_panicked();
+                tracing::error!(error = %ended, "an exchange ended without a conclusion; its lease will lapse");
+                Err(Rejection::Broken)
+            }
+            Err(_) => Err(Rejection::Unanswered(self.options.answer_within)),
+        }
+    }
+}
+
+/// The answer on a path that nobody serves.
+pub fn not_found(request_id: &str) -> Response<Full<Bytes>> {
+    answer::respond(&Answer::from(&Rejection::NoRoute), request_id)
+}
+
+/// Checks what needs no key.
+fn admit(head: &http::request::Parts) -> Result<(), Rejection> {
+    if head.method != Method::POST {
+        return Err(Rejection::Method(head.method.clone()));
+    }
+    if via_seen(&head.headers, VIA_NAME) { Err(Rejection::Loop) } else { Ok(()) }
+}
+
+/// The one token.
+fn authorization(headers: &HeaderMap) -> Result<&[u8], Rejection> {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    match (fields.next(), fields.next()) {
+        (Some(only), None) => Ok(only.as_bytes()),
+        (None, _) => Err(Rejection::Unsigned(Refusal::NoToken)),
+        (Some(_), Some(_)) => Err(Rejection::TwoTokens),
+    }
+}
+
+/// The sender's request id if it is fit for a log line, or a new one.
+pub fn request_id(headers: &HeaderMap) -> Arc<str> {
+    let given = headers.get("x-request-id").and_then(|id| id.to_str().ok());
+    let fit = given.filter(|id| {
+        !id.is_empty()
+            && id.len() <= REQUEST_ID_BYTES_MAX
+            && id.bytes().all(|byte| byte.is_ascii_graphic())
+    });
+    fit.map_or_else(fresh_request_id, Arc::from)
+}
+
+/// 64 random bits: it only has to be found again in a log. Without random numbers, all zeros serve as well.
+fn fresh_request_id() -> Arc<str> {
+    format!("{:016x}", getrandom::u64().unwrap_or_default()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_id_is_kept_only_if_a_log_line_can_hold_it() {
+        let id_of = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-request-id", http::HeaderValue::from_static(value));
+            request_id(&headers)
+        };
+        assert_eq!(&*id_of("abc-1"), "abc-1");
+        assert_ne!(&*id_of("with space"), "with space");
+        assert_eq!(request_id(&HeaderMap::new()).len(), 16);
+    }
+}

@@ -1,1 +1,267 @@
-//! Accept, TLS, connection limits, graceful end; generic over the service.
+//! Connections: accept, limits, TLS, time-outs, graceful end.
+//!
+//! Generic over the service: what a request means is left to whoever is called with it. This file accepts and admits;
+//! `connection` is one connection's life, `watch` knows what it is doing, `limit` counts, `service` stands between
+//! hyper and the service, [`tls`] reads certificates.
+
+mod connection;
+mod limit;
+mod service;
+pub mod tls;
+mod watch;
+
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use rustls::ServerConfig;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::connection::{Connection, Shared};
+use self::limit::Places;
+use self::watch::Hold;
+use crate::telemetry::Metrics;
+
+/// How many connections may wait in the kernel to be accepted.
+const BACKLOG: u32 = 1024;
+/// How long the kernel waits before it asks a silent peer whether it is still there: for upgraded connections, which
+/// have no other time-out.
+const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
+/// After an accept error such as EMFILE: at first this long, then twice as long each time, up to the maximum.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What a listener is held to. Defaults stand in `config`.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen. Port 0: any free one, see [`Listener::local_address`].
+    pub address: SocketAddr,
+    /// Speak TLS, as [`tls`] has set it up; else plain HTTP/1.1.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// How many connections there may be; those beyond are closed unread.
+    pub connections_max: usize,
+    /// How many of them from one source: an IPv4 address, or an IPv6 /64.
+    pub connections_per_source_max: usize,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// How long a request's head may take: the first from the connection's begin, any other from its first byte.
+    pub head_timeout: Duration,
+    /// How long a connection may rest between requests.
+    pub idle_timeout: Duration,
+    /// How large an HTTP/1.1 head may be, request line included (431 beyond).
+    pub head_bytes_max: usize,
+    /// How many fields it may have (431 beyond).
+    pub headers_max: usize,
+    /// What HTTP/2 connections are held to.
+    pub http2: Http2,
+}
+
+/// What HTTP/2 connections are held to.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2 {
+    /// How many streams may be open at once on a connection.
+    pub streams_max: u32,
+    /// How large a header list may be, decoded (RFC 9113 §6.5.2).
+    pub header_list_bytes_max: u32,
+    /// How many streams that the peer reset may wait to be seen: beyond it is a rapid reset (CVE-2023-44487).
+    pub pending_resets_max: usize,
+    /// How many streams we may have to reset for the peer's errors: beyond it is "made you reset" (CVE-2025-8671).
+    pub local_resets_max: usize,
+    /// How much of a body a stream may hold that nobody has read yet.
+    pub stream_window_bytes: u32,
+    /// How much of all bodies a connection may hold.
+    pub connection_window_bytes: u32,
+    /// How often a PING asks whether the peer is still there …
+    pub ping_interval: Duration,
+    /// … and how long it may take to say so.
+    pub ping_timeout: Duration,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it connected from.
+    pub address: SocketAddr,
+    /// How it is protected; `None` for plain HTTP.
+    pub tls: Option<TlsPeer>,
+}
+
+/// What a TLS handshake told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsPeer {
+    /// The name the peer asked for (SNI), in lower case.
+    pub server_name: Option<String>,
+    /// The version that was agreed on.
+    pub version: Option<rustls::ProtocolVersion>,
+}
+
+/// Why a listener could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}; hint: {hint}")]
+pub struct BindError {
+    /// Where it should have listened.
+    pub address: SocketAddr,
+    /// What to do about it.
+    pub hint: String,
+    /// What the operating system says.
+    pub source: io::Error,
+}
+
+/// A bound socket: connections queue in the kernel until [`Listener::serve`] takes them.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    local_address: SocketAddr,
+    options: Options,
+    metrics: Arc<Metrics>,
+}
+
+impl Listener {
+    /// Binds the address. To be called within the runtime that will serve it.
+    pub fn bind(options: Options, metrics: Arc<Metrics>) -> Result<Self, BindError> {
+        let address = options.address;
+        let socket = bound(address).map_err(|source| BindError {
+            address,
+            hint: hint(address, source.kind()),
+            source,
+        })?;
+        let local_address = socket.local_addr().unwrap_or(address);
+        Ok(Self { socket, local_address, options, metrics })
+    }
+
+    /// Where it listens, with the port that the operating system chose if the configured one is 0.
+    pub const fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// Accepts connections and hands each request to `service`, until `stop`: then no connection is accepted any more,
+    /// those at rest are closed, and the others after their last answer. Returns when all are gone, upgraded ones
+    /// included; after `kill` none is waited for, and what they were doing is dropped.
+    ///
+    /// Neither an accept error nor a panic of the service ends it.
+    pub async fn serve<S, F, B>(self, service: S, stop: CancellationToken, kill: CancellationToken)
+    where
+        S: Fn(Request<Incoming>, Arc<Peer>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let Self { socket, options, metrics, .. } = self;
+        let places = Places::new(options.connections_max, options.connections_per_source_max);
+        let shared = Arc::new(Shared { options, metrics, connections: TaskTracker::new() });
+        let until = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = kill.cancelled() => {}
+            }
+        };
+        let accepting = async {
+            loop {
+                let (stream, address, hold) = admitted(&socket, &shared, &places).await;
+                let (stop, kill) = (stop.child_token(), kill.child_token());
+                let connection = Connection { stream, address, hold, stop, kill };
+                shared.connections.spawn(connection.run(Arc::clone(&shared), service.clone()));
+            }
+        };
+        tokio::select! {
+            () = until => {}
+            () = accepting => {}
+        }
+        drop(socket);
+        shared.connections.close();
+        shared.connections.wait().await;
+    }
+}
+
+/// The next connection that there is a place for. Cancel safe: no admitted connection is lost.
+async fn admitted(
+    socket: &TcpListener,
+    shared: &Shared,
+    places: &Arc<Places>,
+) -> (TcpStream, SocketAddr, Hold) {
+    let mut pause = ACCEPT_PAUSE;
+    loop {
+        let (stream, address) = match socket.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                pause = recover(&error, pause, &shared.metrics).await;
+                continue;
+            }
+        };
+        pause = ACCEPT_PAUSE;
+        let open = shared.metrics.connection_accepted();
+        match places.take(address.ip()) {
+            Ok(place) => {
+                return (stream, address, Hold::new(place, open, shared.connections.token()));
+            }
+            Err(reason) => {
+                shared.metrics.connection_rejected(reason);
+                tracing::debug!(peer = %address, reason = reason.label(), "connection rejected");
+            }
+        }
+    }
+}
+
+/// Waits as an accept error demands; says how long to wait after the next one.
+async fn recover(error: &io::Error, pause: Duration, metrics: &Metrics) -> Duration {
+    metrics.accept_failed();
+    // accept(2) passes on what became of the connection that it would have handed over: no reason to wait.
+    if matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    ) {
+        return pause;
+    }
+    tracing::warn!(%error, "cannot accept connections; hint: if it says too many open files, raise LimitNOFILE");
+    time::sleep(pause).await;
+    pause.saturating_mul(2).min(ACCEPT_PAUSE_MAX)
+}
+
+fn bound(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart must not wait for the TIME_WAIT of its predecessor's connections.
+    socket.set_reuseaddr(true)?;
+    // On Linux, connections inherit it from the socket that accepts them.
+    SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn hint(address: SocketAddr, kind: io::ErrorKind) -> String {
+    let port = address.port();
+    #[expect(clippy::wildcard_enum_match_arm, reason = "io::ErrorKind is open-ended")]
+    match kind {
+        io::ErrorKind::AddrInUse => {
+            format!(
+                "another process listens there (`ss -ltnp 'sport = :{port}'` names it); stop it, or choose another port"
+            )
+        }
+        io::ErrorKind::PermissionDenied => format!(
+            "port {port} needs a privilege below 1024: choose a higher one, or give the process CAP_NET_BIND_SERVICE"
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            "no interface of this machine has that address; 0.0.0.0 or [::] stand for all of them"
+                .to_owned()
+        }
+        _ => "check the address and its port".to_owned(),
+    }
+}
+
+/// Small answers must not wait for an acknowledgement of the one before. A socket that refuses is already gone.
+fn without_delay(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+}

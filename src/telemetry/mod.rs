@@ -1,1 +1,13 @@
-//! Metrics with typed labels, and log set-up.
+//! What an operator sees of the gateway's work: numbers ([`metrics`]) and lines ([`log`]), in the same words
+//! ([`labels`]).
+//!
+//! Other rooms say what happened; how that is counted and written stands here. Where the numbers are served is left to
+//! `admin`.
+
+mod families;
+pub mod labels;
+pub mod log;
+pub mod metrics;
+mod process;
+
+pub use metrics::{Metrics, Route};

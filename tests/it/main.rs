@@ -1,5 +1,26 @@
 //! The integration tests: one binary, because linking is what costs.
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test that meets what it did not expect should stop and say so"
+)]
 
+mod architecture;
+mod claim_model;
+mod claim_protocol;
+mod claim_world;
 mod relay;
+mod store;
+mod store_faults;
+mod store_memory;
+mod store_redis;
 mod support;
 mod upstream;
+mod webhook;
+mod webhook_cli;
+mod webhook_token;

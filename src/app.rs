@@ -1,1 +1,0 @@
-//! Composition root: Config -> rooms -> tasks -> drain.

@@ -1,0 +1,80 @@
+//! `oncehook healthcheck`: asks a running gateway whether it is ready, for Docker's `HEALTHCHECK` and the like.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::ValueEnum;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+
+use crate::cli::Stdio;
+use crate::cli::exit::{Ending, Exit, Failure};
+use crate::cli::options;
+use crate::cli::sender::{Client, Protocol, Target, Trust};
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 yes, 1 no, 69 nobody answers there.
+
+Examples:
+  oncehook healthcheck
+  oncehook healthcheck --question live --address 127.0.0.1:9464
+  HEALTHCHECK CMD [\"oncehook\", \"healthcheck\"]        in a Dockerfile";
+
+/// Ask a running gateway whether it is ready
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// Address of the gateway's admin listener
+    #[arg(long, value_name = "ADDRESS", env = "ONCEHOOK_ADMIN__ADDRESS", hide_env_values = true)]
+    #[arg(default_value = "127.0.0.1:9464")]
+    address: SocketAddr,
+    /// What to ask: /readyz or /livez
+    #[arg(long, value_enum, default_value_t = Question::Ready, value_name = "QUESTION")]
+    question: Question,
+    /// How long to wait for an answer
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = options::duration)]
+    timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Question {
+    /// Does it take webhooks now?
+    Ready,
+    /// Does the process work at all?
+    Live,
+}
+
+impl Question {
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Ready => "/readyz",
+            Self::Live => "/livez",
+        }
+    }
+}
+
+/// Asks, says nothing on stdout, and answers with the exit code.
+pub fn run(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
+    super::block_on(ask(args, stdio))
+}
+
+async fn ask(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
+    let url = format!("http://{}{}", args.address, args.question.path());
+    let malformed = |error| Failure::new(Exit::Usage, error);
+    let target: Target = url.parse().map_err(|error| malformed(anyhow::Error::new(error)))?;
+    let request = Request::get(&url)
+        .body(Full::new(Bytes::new()))
+        .map_err(|error| malformed(error.into()))?;
+    let client = Client::new(target, &Trust::Native, Protocol::Http1, args.timeout)
+        .map_err(|error| Failure::new(Exit::Software, error))?;
+    match client.send(request).await {
+        Ok((StatusCode::OK, _)) => Ok(Exit::Success),
+        Ok((status, _)) => {
+            writeln!(stdio.talk, "oncehook: {url} answers {status}")?;
+            Ok(Exit::No)
+        }
+        Err(error) => Err(Failure::new(Exit::Unavailable, anyhow::Error::new(error).context(url))
+            .with_hint("is the gateway running, and is this the address of its admin listener?")),
+    }
+}

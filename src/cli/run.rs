@@ -1,0 +1,180 @@
+//! `oncehook run`: the gateway, from its configuration to its graceful end.
+//!
+//! What it consists of is left to `app`.
+
+use std::error::Error as _;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::app::{self, Running, StartError};
+use crate::cli::Stdio;
+use crate::cli::exit::{Ending, Exit, Failure};
+use crate::cli::options::{DEV_API_KEY, DEV_API_SECRET};
+use crate::config::{self, Config, LoadError, LogFormat, Overrides, Relay, Sources, StoreKind, Tls};
+
+const AFTER_HELP: &str = "\
+Flags win over the environment (ONCEHOOK_SECTION__KEY), the environment over the
+file. SIGTERM or Ctrl-C ends gracefully: not ready, drain, finish what is in
+flight, settle; a second one ends at once.
+
+Examples:
+  oncehook run --dev --backend http://127.0.0.1:8080/webhook
+  oncehook run --config /etc/oncehook/oncehook.toml
+  oncehook run --config oncehook.toml --store redis://127.0.0.1:6379/0";
+
+/// Run the gateway
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// Configuration file, TOML
+    #[arg(long, value_name = "FILE", env = "ONCEHOOK_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Where senders connect
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Backend of every route that names none
+    #[arg(long, value_name = "URL")]
+    backend: Option<String>,
+    /// Where records are held: memory, or redis://… or rediss://…
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
+    /// For trials: key devkey, secret "secret", 127.0.0.1, plain HTTP, memory, readable log
+    #[arg(long)]
+    dev: bool,
+}
+
+/// Runs the gateway until a signal ends it.
+pub fn run(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
+    let config = config::load(&args.sources()).map_err(misconfigured)?;
+    for warning in &config.warnings {
+        writeln!(stdio.talk, "{warning}")?;
+    }
+    super::block_on_all_cores(serve(config, args, stdio))
+}
+
+async fn serve(config: Config, args: &Args, stdio: &mut Stdio<'_>) -> Ending {
+    // Before the start, so that a signal that comes during it is not lost.
+    let mut signals = Signals::new()?;
+    let running = app::start(config.clone()).await.map_err(not_started)?;
+    match config.log.format {
+        LogFormat::Text => summarize(&config, &running, args, stdio)?,
+        LogFormat::Json => tracing::info!(
+            address = %running.address(),
+            admin_address = %running.admin_address(),
+            version = env!("CARGO_PKG_VERSION"),
+            "started"
+        ),
+    }
+    let name = signals.next().await;
+    tracing::info!(signal = name, "ending; a second signal ends at once");
+    tokio::select! {
+        () = running.stop() => {
+            tracing::info!("ended");
+            Ok(Exit::Success)
+        }
+        name = signals.next() => {
+            tracing::warn!(signal = name, "ended at once; claims in flight lapse with their leases");
+            Ok(Exit::No)
+        }
+    }
+}
+
+impl Args {
+    fn sources(&self) -> Sources {
+        let (listen, backend, store) = (self.listen.clone(), self.backend.clone(), self.store.clone());
+        Sources {
+            file: self.config.clone(),
+            environment: config::environment(),
+            overrides: Overrides { listen, backend, store, dev: self.dev },
+        }
+    }
+}
+
+/// The signals that end the gateway.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "TERM",
+            _ = self.interrupt.recv() => "INT",
+        }
+    }
+}
+
+/// A configuration that cannot be used, with all that is wrong with it.
+pub fn misconfigured(error: LoadError) -> Failure {
+    match error {
+        LoadError::Unreadable { file, source } => Failure::reading(&file, source),
+        LoadError::Invalid(problems) => Failure::message(Exit::Config, problems),
+    }
+}
+
+/// A start that failed: with the code of the system's refusal if there is one, else with that of the configuration.
+fn not_started(error: StartError) -> Failure {
+    let mut cause = error.source();
+    let mut refusal = None;
+    while let Some(error) = cause {
+        refusal = refusal.or_else(|| error.downcast_ref::<io::Error>().map(io::Error::kind));
+        cause = error.source();
+    }
+    match refusal {
+        Some(kind) => Failure::refused(kind, error),
+        None => Failure::new(Exit::Config, error),
+    }
+}
+
+fn summarize(config: &Config, running: &Running, args: &Args, stdio: &mut Stdio<'_>) -> io::Result<()> {
+    let talk = &mut *stdio.talk;
+    writeln!(talk, "oncehook {}", env!("CARGO_PKG_VERSION"))?;
+    let (scheme, certificate) = match &config.tls {
+        Tls::Off => ("http", String::new()),
+        Tls::SelfSigned => ("https", "   self-signed certificate".to_owned()),
+        Tls::Certificates(all) => ("https", format!("   certificates: {}", all.len())),
+    };
+    let address = running.address();
+    if !config.enabled {
+        writeln!(talk, "  NOTHING IS VERIFIED OR DEDUPLICATED (WEBHOOK_ENABLED=false)")?;
+    }
+    for route in &config.routes {
+        let (url, backend) = (base(scheme, address), &route.upstream.backend);
+        writeln!(talk, "  webhooks  {url}{} -> {backend}{certificate}", route.path)?;
+    }
+    match &config.relay {
+        Relay::NotFound => writeln!(talk, "  the rest  404")?,
+        Relay::Backend(upstream) => writeln!(talk, "  the rest  -> {}", upstream.backend)?,
+    }
+    match &config.store.kind {
+        StoreKind::Memory => writeln!(talk, "  store     memory of this process")?,
+        StoreKind::Redis(redis) => writeln!(talk, "  store     Redis {}:{}", redis.host, redis.port)?,
+    }
+    let keys: usize = config.tenants.iter().map(|tenant| tenant.keys.len()).sum();
+    writeln!(talk, "  keys      {keys} of {} tenant(s)", config.tenants.len())?;
+    let admin = base("http", running.admin_address());
+    writeln!(talk, "  admin     {admin}/livez /readyz /metrics")?;
+    if config.dedup.shadow {
+        writeln!(talk, "  SHADOW MODE: everything is forwarded; duplicates are only counted")?;
+    }
+    if args.dev {
+        writeln!(talk, "  --dev: the usual key is {DEV_API_KEY:?}, its secret {DEV_API_SECRET:?}; for trials alone")?;
+        if let Some(route) = config.routes.first() {
+            let url = base(scheme, address);
+            writeln!(talk, "  try it:   oncehook trigger egress_ended --nodes 3 --to {url}{}", route.path)?;
+        }
+    }
+    Ok(())
+}
+
+fn base(scheme: &str, address: SocketAddr) -> String {
+    format!("{scheme}://{address}")
+}

@@ -1,0 +1,65 @@
+//! Shadow mode: every copy is forwarded, and what would have been collapsed is only counted and logged.
+
+use crate::claim::exchange::{Conclusion, Input, Outcome, Place};
+use crate::claim::record::{Ending, Operation, Reply};
+use crate::claim::{Owner, Verdict};
+use crate::clock;
+
+use super::perform::Attempt;
+use super::{Concluded, Copy, Dispatch, owner};
+
+impl Dispatch {
+    /// Claims `copy` to see what would become of it, forwards it whatever the answer, and records the outcome as if the
+    /// claim had counted. A store that fails changes nothing: a shadow never stands in the way.
+    pub(super) async fn shadow(&self, copy: &Copy) -> Concluded {
+        let deadline = clock::monotonic().plus(copy.route.upstream_timeout);
+        let owner = owner();
+        let won = match owner {
+            Some(owner) => self.claim_in_shadow(copy, owner).await,
+            None => None,
+        };
+        let attempt = won.unwrap_or(Attempt { number: 1, possible_duplicate: false });
+        let outcome = self.forward(copy, attempt, deadline).await;
+        if let (Some(owner), Some(_)) = (owner, won) {
+            // The reply changes nothing, and a failure is counted by `ask`.
+            self.ask(Place::Shared, copy.key, owner, record_of(outcome, copy)).await;
+        }
+        Concluded { attempt: attempt.number, ..Concluded::of(Conclusion::Forwarded(outcome)) }
+    }
+
+    /// The attempt, if this copy would have been forwarded.
+    async fn claim_in_shadow(&self, copy: &Copy, owner: Owner) -> Option<Attempt> {
+        let claim = Operation::Claim { lease: self.options.lease, window: copy.window };
+        let Input::Replied(reply) = self.ask(Place::Shared, copy.key, owner, claim).await else {
+            return None;
+        };
+        if let Reply::Won { attempt: number, possible_duplicate } = reply {
+            return Some(Attempt { number, possible_duplicate });
+        }
+        self.metrics.would_collapse();
+        tracing::info!(
+            route = copy.route.name.as_str(), key = %copy.key, request_id = %copy.request_id, found = ?reply,
+            "shadow: this copy would have been collapsed"
+        );
+        None
+    }
+}
+
+/// What an exchange would have recorded of `outcome`.
+const fn record_of(outcome: Outcome, copy: &Copy) -> Operation {
+    let (digest, window) = (copy.digest, copy.window);
+    let pause = std::time::Duration::ZERO;
+    match outcome {
+        Outcome::Delivered(status) => {
+            Operation::Settle { verdict: Verdict::Delivered(status), digest, window }
+        }
+        Outcome::Refused(status) => {
+            Operation::Settle { verdict: Verdict::Refused(status), digest, window }
+        }
+        Outcome::Misconfigured(_)
+        | Outcome::Overloaded { .. }
+        | Outcome::Failed(_)
+        | Outcome::Unreached => Operation::Release { ending: Ending::Failed, pause, window },
+        Outcome::Ambiguous => Operation::Release { ending: Ending::Ambiguous, pause, window },
+    }
+}

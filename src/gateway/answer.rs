@@ -1,0 +1,380 @@
+//! The one place where conclusions and errors become what a sender reads.
+//!
+//! LiveKit takes every 4xx but 429, every 3xx and 501 for success (go-retryablehttp's default policy), so a passing
+//! trouble is always a 5xx or 429 here, and `Retry-After`, which it obeys on 429 and 503 without a cap, is named only
+//! where it was computed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+
+use crate::claim::Verdict;
+use crate::claim::exchange::{Conclusion, Outcome};
+use crate::dispatch::Concluded;
+use crate::telemetry::labels::AnswerResult;
+use crate::webhook::verify::Refusal;
+
+/// What became of the webhook, for the sender's operator.
+const ONCEHOOK_STATUS: HeaderName = HeaderName::from_static("oncehook-status");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// A backend's `Retry-After` is passed on within these bounds: below, it would burn LiveKit's attempts; above, the
+/// event would age out of its queue.
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(2);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
+
+/// Why a copy gets no exchange.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejection {
+    /// No webhook path, and nothing else is served.
+    #[error("nothing is served on this path")]
+    NoRoute,
+    /// Not a POST.
+    #[error("method {0} on a webhook path")]
+    Method(http::Method),
+    /// The gateway's own `Via` came back to it.
+    #[error(
+        "the request has passed through oncehook before: the backend's URL leads back to the gateway"
+    )]
+    Loop,
+    /// Not signed by a key of this route, or not as signed.
+    #[error(transparent)]
+    Unsigned(#[from] Refusal),
+    /// Two `Authorization` fields: the gateway might check the one and the backend the other.
+    #[error("there are two authorization fields")]
+    TwoTokens,
+    /// The body is longer than a body may be.
+    #[error("the body is longer than {0} bytes")]
+    TooLarge(usize),
+    /// The body of a verified head did not come in time.
+    #[error("the body did not come within {0:?}")]
+    BodySlow(Duration),
+    /// The body broke off.
+    #[error("the body broke off")]
+    BodyBroken(#[source] hyper::Error),
+    /// The bodies in memory have reached their limit.
+    #[error("the bodies under way fill the memory set aside for them")]
+    Crowded,
+    /// The exchange takes longer than a sender is kept waiting; it goes on.
+    #[error("no result within {0:?}; the exchange goes on")]
+    Unanswered(Duration),
+    /// The exchange ended without a conclusion: a defect of the gateway.
+    #[error("the exchange ended without a conclusion")]
+    Broken,
+}
+
+/// What a sender is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// `Oncehook-Status`.
+    pub word: &'static str,
+    /// How it counts.
+    pub result: AnswerResult,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
+    /// For a reader, in an error.
+    pub detail: &'static str,
+}
+
+impl Answer {
+    const fn failed(status: StatusCode, word: &'static str, detail: &'static str) -> Self {
+        Self { status, word, result: AnswerResult::Failed, retry_after: None, detail }
+    }
+
+    const fn refused(status: StatusCode, word: &'static str, detail: &'static str) -> Self {
+        Self { status, word, result: AnswerResult::Refused, retry_after: None, detail }
+    }
+
+    fn passed_on(status: u16, word: &'static str, result: AnswerResult) -> Self {
+        // A status that came over HTTP is one.
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+        Self { status, word, result, retry_after: None, detail: "" }
+    }
+
+    const fn after(self, retry_after: Option<Duration>) -> Self {
+        Self { retry_after, ..self }
+    }
+}
+
+impl From<&Concluded> for Answer {
+    fn from(concluded: &Concluded) -> Self {
+        let answer = of_conclusion(&concluded.conclusion);
+        match answer.result {
+            AnswerResult::Forwarded | AnswerResult::Duplicate if concluded.collapsed => {
+                Self { word: "collapsed", result: AnswerResult::Collapsed, ..answer }
+            }
+            AnswerResult::Forwarded
+            | AnswerResult::Duplicate
+            | AnswerResult::Collapsed
+            | AnswerResult::Refused
+            | AnswerResult::Failed => answer,
+        }
+    }
+}
+
+fn of_conclusion(conclusion: &Conclusion) -> Answer {
+    match *conclusion {
+        Conclusion::Forwarded(outcome) => of_outcome(outcome),
+        Conclusion::Suppressed => Answer::passed_on(200, "suppressed", AnswerResult::Forwarded),
+        Conclusion::Duplicate { verdict, .. } => {
+            let status = match verdict {
+                Verdict::Delivered(status) | Verdict::Refused(status) => status,
+                Verdict::Unknown => 200,
+            };
+            Answer::passed_on(status, "duplicate", AnswerResult::Duplicate)
+        }
+        Conclusion::Busy { retry_after } => Answer::failed(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "busy",
+            "another copy of this event is on its way, or the backend asked for a pause",
+        )
+        .after(Some(retry_after.max(Duration::from_secs(1)))),
+        Conclusion::StoreUnavailable => Answer::failed(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "store-unavailable",
+            "the store of claims cannot be asked, so nobody knows whether the event was forwarded",
+        ),
+    }
+}
+
+fn of_outcome(outcome: Outcome) -> Answer {
+    match outcome {
+        Outcome::Delivered(status) | Outcome::Refused(status) => {
+            Answer::passed_on(status, "forwarded", AnswerResult::Forwarded)
+        }
+        Outcome::Misconfigured(_) => Answer::failed(
+            StatusCode::BAD_GATEWAY,
+            "backend-misconfigured",
+            "the backend refused an authentic event: check its path, its API key and secret",
+        ),
+        Outcome::Overloaded { status, retry_after } => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+            Answer::failed(status, "backend-overloaded", "the backend asks to try again later")
+                .after(retry_after.map(|after| after.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)))
+        }
+        Outcome::Failed(Some(504)) => Answer::failed(
+            StatusCode::GATEWAY_TIMEOUT,
+            "backend-failed",
+            "the backend answered 504",
+        ),
+        Outcome::Failed(_) => Answer::failed(
+            StatusCode::BAD_GATEWAY,
+            "backend-failed",
+            "the backend failed to handle the event",
+        ),
+        Outcome::Unreached => Answer::failed(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "backend-unreached",
+            "the backend could not be reached; nothing was sent to it",
+        ),
+        Outcome::Ambiguous => Answer::failed(
+            StatusCode::GATEWAY_TIMEOUT,
+            "backend-silent",
+            "the backend was sent the event and did not answer; the next copy will be marked",
+        ),
+    }
+}
+
+impl From<&Rejection> for Answer {
+    fn from(rejection: &Rejection) -> Self {
+        match rejection {
+            Rejection::NoRoute => {
+                Self::refused(StatusCode::NOT_FOUND, "no-route", "nothing is served on this path")
+            }
+            Rejection::Method(_) => Self::refused(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "refused",
+                "webhooks are sent by POST",
+            ),
+            Rejection::Loop => Self::refused(
+                StatusCode::LOOP_DETECTED,
+                "loop",
+                "the backend's URL leads back to the gateway",
+            ),
+            // Without a reason: whoever guesses should learn nothing. The log has it.
+            Rejection::Unsigned(_) | Rejection::TwoTokens => {
+                Self::refused(StatusCode::UNAUTHORIZED, "refused", "")
+            }
+            Rejection::TooLarge(_) => Self::refused(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                "the body is longer than the gateway takes",
+            ),
+            Rejection::BodySlow(_) => Self::failed(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "body-slow",
+                "the body did not come in time",
+            ),
+            Rejection::BodyBroken(_) => {
+                Self::failed(StatusCode::SERVICE_UNAVAILABLE, "body-broken", "the body broke off")
+            }
+            Rejection::Crowded => Self::failed(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "crowded",
+                "too many bodies are under way",
+            ),
+            Rejection::Unanswered(_) => Self::failed(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unanswered",
+                "there is no result yet; the next copy will be told of it",
+            ),
+            Rejection::Broken => Self::failed(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "broken",
+                "the gateway failed; its log says more",
+            ),
+        }
+    }
+}
+
+/// Writes `answer` down. Errors are problem details (RFC 9457).
+pub fn respond(answer: &Answer, request_id: &str) -> Response<Full<Bytes>> {
+    let body = if answer.status.is_success() { Bytes::new() } else { problem(answer, request_id) };
+    let content_type = if answer.status.is_success() { PLAIN } else { PROBLEM };
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = answer.status;
+    let headers = response.headers_mut();
+    headers.insert(ONCEHOOK_STATUS, HeaderValue::from_static(answer.word));
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    if answer.status != StatusCode::NO_CONTENT {
+        headers.insert(CONTENT_TYPE, content_type);
+    }
+    if answer.status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(ALLOW, HeaderValue::from_static("POST"));
+    }
+    if let Some(after) = answer.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+    }
+    response
+}
+
+/// Rounded up: a sender that comes too early comes in vain.
+fn whole_seconds(after: Duration) -> u64 {
+    after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0))
+}
+
+fn problem(answer: &Answer, request_id: &str) -> Bytes {
+    let mut problem = serde_json::json!({
+        "type": "about:blank",
+        "title": answer.status.canonical_reason().unwrap_or("Error"),
+        "status": answer.status.as_u16(),
+        "instance": format!("urn:oncehook:request:{request_id}"),
+    });
+    if let (false, Some(members)) = (answer.detail.is_empty(), problem.as_object_mut()) {
+        members.insert("detail".into(), answer.detail.into());
+    }
+    Bytes::from(problem.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(outcome: Outcome) -> u16 {
+        Answer::from(&Concluded::of(Conclusion::Forwarded(outcome))).status.as_u16()
+    }
+
+    /// What go-retryablehttp tries again; anything else is, to LiveKit, delivered.
+    fn tried_again(status: u16) -> bool {
+        status == 429 || (status >= 500 && status != 501)
+    }
+
+    #[test]
+    fn the_table_of_outcomes_holds() {
+        for code in [200, 204, 299] {
+            assert_eq!(status(Outcome::Delivered(code)), code);
+        }
+        for code in [400, 409, 410, 411, 413, 414, 415, 422] {
+            assert_eq!(status(Outcome::Refused(code)), code);
+        }
+        assert_eq!(status(Outcome::Misconfigured(401)), 502);
+        assert_eq!(status(Outcome::Overloaded { status: 429, retry_after: None }), 429);
+        assert_eq!(status(Outcome::Overloaded { status: 503, retry_after: None }), 503);
+        assert_eq!(status(Outcome::Failed(Some(500))), 502);
+        assert_eq!(status(Outcome::Failed(Some(501))), 502);
+        assert_eq!(status(Outcome::Failed(Some(504))), 504);
+        assert_eq!(status(Outcome::Failed(Some(301))), 502);
+        assert_eq!(status(Outcome::Failed(None)), 502);
+        assert_eq!(status(Outcome::Unreached), 503);
+        assert_eq!(status(Outcome::Ambiguous), 504);
+    }
+
+    #[test]
+    fn every_passing_trouble_is_a_status_that_livekit_tries_again() {
+        let after = Duration::from_secs(3);
+        let conclusions = [
+            Conclusion::Busy { retry_after: after },
+            Conclusion::StoreUnavailable,
+            Conclusion::Forwarded(Outcome::Misconfigured(404)),
+            Conclusion::Forwarded(Outcome::Overloaded { status: 429, retry_after: Some(after) }),
+            Conclusion::Forwarded(Outcome::Failed(Some(501))),
+            Conclusion::Forwarded(Outcome::Failed(None)),
+            Conclusion::Forwarded(Outcome::Unreached),
+            Conclusion::Forwarded(Outcome::Ambiguous),
+        ];
+        for conclusion in conclusions {
+            for collapsed in [false, true] {
+                let answer = Answer::from(&Concluded { collapsed, ..Concluded::of(conclusion) });
+                assert!(
+                    tried_again(answer.status.as_u16()),
+                    "{conclusion:?} became {}",
+                    answer.status
+                );
+                assert_eq!(answer.result, AnswerResult::Failed, "{conclusion:?}");
+            }
+        }
+        let rejections = [
+            Rejection::BodySlow(after),
+            Rejection::Crowded,
+            Rejection::Unanswered(after),
+            Rejection::Broken,
+            Rejection::Loop,
+        ];
+        for rejection in rejections {
+            let status = Answer::from(&rejection).status.as_u16();
+            assert!(tried_again(status), "{rejection:?} became {status}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_clamped_for_a_backend_and_never_zero() {
+        let told = |after| {
+            let outcome = Outcome::Overloaded { status: 503, retry_after: after };
+            let answer = Answer::from(&Concluded::of(Conclusion::Forwarded(outcome)));
+            respond(&answer, "r")
+                .headers()
+                .get(RETRY_AFTER)
+                .map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(told(None), None);
+        assert_eq!(told(Some(Duration::ZERO)).as_deref(), Some("2"));
+        assert_eq!(told(Some(Duration::from_secs(7))).as_deref(), Some("7"));
+        assert_eq!(told(Some(Duration::from_secs(3_600))).as_deref(), Some("10"));
+        let busy = Answer::from(&Concluded::of(Conclusion::Busy {
+            retry_after: Duration::from_millis(1_200),
+        }));
+        assert_eq!(respond(&busy, "r").headers().get(RETRY_AFTER).unwrap(), "2");
+        let busy = Answer::from(&Concluded::of(Conclusion::Busy { retry_after: Duration::ZERO }));
+        assert_eq!(respond(&busy, "r").headers().get(RETRY_AFTER).unwrap(), "1");
+    }
+
+    #[test]
+    fn duplicates_are_told_what_the_backend_said() {
+        for (verdict, expected) in
+            [(Verdict::Delivered(204), 204), (Verdict::Refused(422), 422), (Verdict::Unknown, 200)]
+        {
+            let answer =
+                Answer::from(&Concluded::of(Conclusion::Duplicate { verdict, conflict: false }));
+            assert_eq!((answer.status.as_u16(), answer.word), (expected, "duplicate"));
+        }
+    }
+}

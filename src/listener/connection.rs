@@ -1,0 +1,302 @@
+//! One connection's life: handshake, requests, end.
+//!
+//! The protocol is chosen by ALPN, never guessed from the first bytes: hyper-util's `auto` builder waits for them
+//! without a limit, and fails h2spec.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::service::{Answering, Panicked};
+use super::watch::{Heads, Hold, Phase, Watch, Watched};
+use super::{Options, Peer, TlsPeer, tls, without_delay};
+use crate::telemetry::Metrics;
+use crate::telemetry::labels::{ConnectionEnd, TlsFailure};
+
+/// How large hyper's buffers for one HTTP/1.1 connection may grow; a head has its own, smaller limit.
+const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
+/// How much of an answer an HTTP/2 stream may hold that its peer has not taken yet.
+const HTTP2_SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What all connections of a listener share.
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) connections: TaskTracker,
+}
+
+/// A connection that was admitted.
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    pub(super) address: SocketAddr,
+    pub(super) hold: Hold,
+    pub(super) stop: CancellationToken,
+    pub(super) kill: CancellationToken,
+}
+
+impl Connection {
+    pub(super) async fn run<S, F, B>(self, shared: Arc<Shared>, service: S)
+    where
+        S: Fn(Request<Incoming>, Arc<Peer>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let kill = self.kill.clone();
+        let metrics = Arc::clone(&shared.metrics);
+        tokio::select! {
+            // First, for it is what is nearly always ready.
+            biased;
+            end = self.live(shared, service) => if let Some(end) = end {
+                metrics.connection_ended(end);
+            },
+            () = kill.cancelled() => metrics.connection_ended(ConnectionEnd::Killed),
+        }
+    }
+
+    /// `None` if there was no handshake; that is counted already.
+    async fn live<S, F, B>(self, shared: Arc<Shared>, service: S) -> Option<ConnectionEnd>
+    where
+        S: Fn(Request<Incoming>, Arc<Peer>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let Self { stream, address, hold, stop, kill } = self;
+        without_delay(&stream);
+        let Some(config) = shared.options.tls.clone() else {
+            let peer = Arc::new(Peer { address, tls: None });
+            let http = Http { shared, service, peer, stop, kill };
+            return Some(http.one(stream, hold).await);
+        };
+        let stream = handshake(stream, config, &shared, address).await?;
+        let session = stream.get_ref().1;
+        let server_name = session.server_name().map(str::to_ascii_lowercase);
+        let tls = Some(TlsPeer { server_name, version: session.protocol_version() });
+        let speaks_http2 = session.alpn_protocol() == Some(tls::ALPN_HTTP2);
+        let http = Http { shared, service, peer: Arc::new(Peer { address, tls }), stop, kill };
+        Some(if speaks_http2 { http.two(stream, hold).await } else { http.one(stream, hold).await })
+    }
+}
+
+async fn handshake(
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+    shared: &Shared,
+    address: SocketAddr,
+) -> Option<TlsStream<TcpStream>> {
+    let shaking = TlsAcceptor::from(config).accept(stream);
+    let failure = match time::timeout(shared.options.handshake_timeout, shaking).await {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => {
+            let failure = tls::failure(&error);
+            tracing::debug!(peer = %address, %error, reason = failure.label(), "no TLS handshake");
+            failure
+        }
+        Err(_elapsed) => TlsFailure::Timeout,
+    };
+    shared.metrics.tls_failed(failure);
+    None
+}
+
+/// A connection on which HTTP may begin.
+struct Http<S> {
+    shared: Arc<Shared>,
+    service: S,
+    peer: Arc<Peer>,
+    stop: CancellationToken,
+    kill: CancellationToken,
+}
+
+impl<S, F, B> Http<S>
+where
+    S: Fn(Request<Incoming>, Arc<Peer>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// HTTP/1.1.
+    async fn one<T>(self, stream: T, hold: Hold) -> ConnectionEnd
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { shared, service, peer, stop, kill } = self;
+        let options = &shared.options;
+        let watch = Watch::new(Heads::FollowIdle);
+        let stream = TokioIo::new(Watched::new(stream, Arc::clone(&watch), kill, hold));
+        let service = service_fn(|request| {
+            let (service, peer) = (service.clone(), Arc::clone(&peer));
+            // The call itself may panic, so it belongs into the future that is polled with care.
+            let answer = async move { service(request, peer).await };
+            Answering::new(answer, watch.begin(), Arc::clone(&shared.metrics))
+        });
+        let connection = http1::Builder::new()
+            // The watch does it, see there.
+            .header_read_timeout(None)
+            .max_header_size(options.head_bytes_max)
+            .max_headers(options.headers_max)
+            .max_buf_size(HTTP1_BUFFER_BYTES)
+            .serve_connection(stream, service)
+            .with_upgrades();
+        let end = drive(
+            connection,
+            http1::UpgradeableConnection::graceful_shutdown,
+            &watch,
+            (options, &stop),
+        )
+        .await;
+        watch.http_is_over();
+        end
+    }
+
+    /// HTTP/2.
+    async fn two<T>(self, stream: T, hold: Hold) -> ConnectionEnd
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { shared, service, peer, stop, kill } = self;
+        let options = &shared.options;
+        let limits = options.http2;
+        let watch = Watch::new(Heads::AmongFrames);
+        let streams = Streams { tracker: shared.connections.clone(), kill: kill.clone() };
+        let stream = TokioIo::new(Watched::new(stream, Arc::clone(&watch), kill, hold));
+        let service = service_fn(|request| {
+            let (service, peer) = (service.clone(), Arc::clone(&peer));
+            let answer = async move { service(request, peer).await };
+            Answering::new(answer, watch.begin(), Arc::clone(&shared.metrics))
+        });
+        let connection = http2::Builder::new(streams)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.streams_max)
+            .max_header_list_size(limits.header_list_bytes_max)
+            .max_pending_accept_reset_streams(limits.pending_resets_max)
+            .max_local_error_reset_streams(limits.local_resets_max)
+            .initial_stream_window_size(limits.stream_window_bytes)
+            .initial_connection_window_size(limits.connection_window_bytes)
+            .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
+            .keep_alive_interval(limits.ping_interval)
+            .keep_alive_timeout(limits.ping_timeout)
+            .serve_connection(stream, service);
+        drive(connection, http2::Connection::graceful_shutdown, &watch, (options, &stop)).await
+    }
+}
+
+/// Where the answers of an HTTP/2 connection are made, each in its own task: all are waited for, and end at the kill.
+#[derive(Clone)]
+struct Streams {
+    tracker: TaskTracker,
+    kill: CancellationToken,
+}
+
+impl<F> Executor<F> for Streams
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, answering: F) {
+        let kill = self.kill.clone();
+        self.tracker.spawn(async move {
+            tokio::select! {
+                biased;
+                _ = answering => {}
+                () = kill.cancelled() => {}
+            }
+        });
+    }
+}
+
+/// Whether a connection has been told to end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Finishing {
+    No,
+    /// The listener stops.
+    Stopped,
+    /// It has rested for too long.
+    Rested,
+}
+
+/// Runs a connection to its end, and measures its patience by what it is doing.
+async fn drive<C>(
+    connection: C,
+    finish: fn(Pin<&mut C>),
+    watch: &Watch,
+    (options, stop): (&Options, &CancellationToken),
+) -> ConnectionEnd
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut connection = pin!(connection);
+    let mut stop = pin!(stop.cancelled());
+    let mut finishing = Finishing::No;
+    loop {
+        let phase = watch.phase();
+        let patience = match (phase, finishing) {
+            (Phase::Busy(_), _) => None,
+            (Phase::Idle, Finishing::No) => Some(options.idle_timeout),
+            // What has been told to end needs no more than the time to say so.
+            (Phase::Head, _) | (Phase::Idle, Finishing::Stopped | Finishing::Rested) => {
+                Some(options.head_timeout)
+            }
+        };
+        tokio::select! {
+            biased;
+            result = &mut connection => return end_of(result, finishing),
+            // The loop's next turn sees to it.
+            () = watch.changed() => {}
+            () = &mut stop, if finishing == Finishing::No => {
+                finishing = Finishing::Stopped;
+                finish(connection.as_mut());
+            }
+            () = expiry(patience) => match (phase, finishing) {
+                (Phase::Head, _) => return ConnectionEnd::HeadTimeout,
+                // In good order, so that a request which crosses the end on the wire is still seen by its sender as
+                // not taken.
+                (_, Finishing::No) => {
+                    finishing = Finishing::Rested;
+                    finish(connection.as_mut());
+                }
+                (_, Finishing::Stopped | Finishing::Rested) => return ConnectionEnd::IdleTimeout,
+            },
+        }
+    }
+}
+
+async fn expiry(patience: Option<Duration>) {
+    match patience {
+        Some(patience) => time::sleep(patience).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn end_of(result: hyper::Result<()>, finishing: Finishing) -> ConnectionEnd {
+    match (result, finishing) {
+        (Ok(()), Finishing::Rested) => ConnectionEnd::IdleTimeout,
+        (Ok(()), Finishing::No | Finishing::Stopped) => ConnectionEnd::Closed,
+        (Err(error), _) if error.source().is_some_and(<dyn Error>::is::<Panicked>) => {
+            ConnectionEnd::Panic
+        }
+        (Err(error), _) => {
+            tracing::debug!(%error, "connection broke");
+            ConnectionEnd::Error
+        }
+    }
+}

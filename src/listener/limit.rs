@@ -1,0 +1,124 @@
+//! How many connections there may be, in all and from one source.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::telemetry::labels::ConnectionRejection;
+
+/// Counts connections, and knows how many there may be.
+#[derive(Debug)]
+pub(super) struct Places {
+    total_max: usize,
+    per_source_max: usize,
+    taken: Mutex<Taken>,
+}
+
+/// Bounded by `total_max`: a source without a connection has no entry.
+#[derive(Debug, Default)]
+struct Taken {
+    total: usize,
+    by_source: HashMap<IpAddr, usize>,
+}
+
+impl Places {
+    pub(super) fn new(total_max: usize, per_source_max: usize) -> Arc<Self> {
+        Arc::new(Self { total_max, per_source_max, taken: Mutex::default() })
+    }
+
+    /// A place for a connection from `address`, given back when it is dropped.
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Place, ConnectionRejection> {
+        let source = source(address);
+        let mut taken = self.lock();
+        if taken.total >= self.total_max {
+            return Err(ConnectionRejection::Total);
+        }
+        let of_source = taken.by_source.get(&source).copied().unwrap_or(0);
+        if of_source >= self.per_source_max {
+            return Err(ConnectionRejection::Source);
+        }
+        taken.total = taken.total.saturating_add(1);
+        taken.by_source.insert(source, of_source.saturating_add(1));
+        drop(taken);
+        Ok(Place { places: Arc::clone(self), source })
+    }
+
+    fn give_back(&self, source: IpAddr) {
+        let mut taken = self.lock();
+        taken.total = taken.total.saturating_sub(1);
+        match taken.by_source.get_mut(&source) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) | None => {
+                taken.by_source.remove(&source);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Arc<Places>,
+    source: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.give_back(self.source);
+    }
+}
+
+/// Whom an address counts for. Whoever has one IPv6 address has the 2^64 of its network (RFC 6177, RFC 4291 §2.5.4).
+fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_source_has_its_own_limit_and_gets_its_places_back() {
+        let places = Places::new(3, 2);
+        let first = places.take(address("192.0.2.1")).unwrap();
+        let _second = places.take(address("::ffff:192.0.2.1")).unwrap();
+        assert_eq!(places.take(address("192.0.2.1")).unwrap_err(), ConnectionRejection::Source);
+        let _third = places.take(address("192.0.2.2")).unwrap();
+        assert_eq!(places.take(address("192.0.2.3")).unwrap_err(), ConnectionRejection::Total);
+        drop(first);
+        let _again = places.take(address("192.0.2.1")).unwrap();
+    }
+
+    #[test]
+    fn one_ipv6_network_is_one_source() {
+        let places = Places::new(10, 1);
+        let _one = places.take(address("2001:db8::1")).unwrap();
+        assert_eq!(
+            places.take(address("2001:db8::ffff:1")).unwrap_err(),
+            ConnectionRejection::Source
+        );
+        let _other = places.take(address("2001:db8:0:1::1")).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_a_source_that_left() {
+        let places = Places::new(10, 10);
+        drop(places.take(address("192.0.2.1")).unwrap());
+        assert!(places.lock().by_source.is_empty());
+        assert_eq!(places.lock().total, 0);
+    }
+}

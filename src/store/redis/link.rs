@@ -1,0 +1,238 @@
+//! One connection to the server: how it is made, and how long it lives.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, Value};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+use super::classify;
+use crate::store::StoreError;
+
+/// Where the server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A host and a port.
+    Tcp {
+        /// A name or an address, an IPv6 one without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+/// Who asks.
+pub struct Credentials {
+    /// The ACL user; `None` for `default`, which a plain `requirepass` protects.
+    pub username: Option<String>,
+    /// The password.
+    pub password: SecretString,
+}
+
+/// How the server proves who it is, and how the gateway does.
+#[derive(Default)]
+pub struct TlsOptions {
+    /// The CA certificates to trust (PEM), and no others; `None` for those of the system.
+    pub ca: Option<Vec<u8>>,
+    /// What the certificate must name; `None` for the host.
+    pub server_name: Option<String>,
+    /// For servers that ask for a certificate.
+    pub client: Option<ClientCertificate>,
+}
+
+/// A certificate of the gateway's own.
+pub struct ClientCertificate {
+    /// The certificate and its chain (PEM).
+    pub chain: Vec<u8>,
+    /// Its key (PEM).
+    pub key: SecretString,
+}
+
+/// Makes connections.
+pub(super) struct Connector {
+    endpoint: Endpoint,
+    credentials: Option<Credentials>,
+    database: u16,
+    tls: Option<Tls>,
+}
+
+struct Tls {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+/// A connection that many operations share; closed when the last clone goes.
+#[derive(Clone)]
+pub(super) struct Link {
+    connection: MultiplexedConnection,
+    /// What moves the bytes. It would wait for answers that never come; so it ends with the last clone.
+    driver: Arc<AbortOnDropHandle<()>>,
+}
+
+impl Link {
+    pub(super) const fn connection(&mut self) -> &mut MultiplexedConnection {
+        &mut self.connection
+    }
+
+    /// Whether the other side has closed it, as servers and balancers do with what is idle. Asking over such a link
+    /// would fail though nothing is wrong.
+    pub(super) fn is_closed(&self) -> bool {
+        self.driver.is_finished()
+    }
+}
+
+impl Connector {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        credentials: Option<Credentials>,
+        database: u16,
+        tls: Option<TlsOptions>,
+    ) -> Result<Self, StoreError> {
+        let tls = match (&endpoint, tls) {
+            (_, None) => None,
+            (Endpoint::Tcp { host, .. }, Some(options)) => Some(Tls::new(host, &options)?),
+            (Endpoint::Unix(_), Some(_)) => {
+                return Err(StoreError::Options("TLS over a Unix socket".to_owned()));
+            }
+        };
+        Ok(Self { endpoint, credentials, database, tls })
+    }
+
+    /// Connects and logs in. Bounded by the caller; a dropped future leaves nothing behind.
+    pub(super) async fn connect(&self) -> Result<Link, StoreError> {
+        match &self.endpoint {
+            Endpoint::Unix(path) => {
+                self.log_in(UnixStream::connect(path).await.map_err(classify::connect_error)?).await
+            }
+            Endpoint::Tcp { host, port } => {
+                let stream = connect_tcp(host, *port).await.map_err(classify::connect_error)?;
+                match &self.tls {
+                    None => self.log_in(stream).await,
+                    Some(tls) => {
+                        let stream = tls.connector.connect(tls.name.clone(), stream).await;
+                        self.log_in(stream.map_err(classify::connect_error)?).await
+                    }
+                }
+            }
+        }
+    }
+
+    /// Logs in with commands of our own: the library makes one and the same error of every refusal, a server's that
+    /// has too many clients included.
+    async fn log_in<S>(&self, stream: S) -> Result<Link, StoreError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        // Nothing that a user of few rights may not do, such as CLIENT SETINFO; no time-out besides the caller's.
+        let nothing_to_say = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let no_timeouts =
+            AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(&nothing_to_say, stream, no_timeouts)
+                .await
+                .map_err(|error| classify::error(&error))?;
+        let driver = Arc::new(AbortOnDropHandle::new(TaskTracker::new().spawn(driver)));
+        let mut link = Link { connection, driver };
+        if let Some(credentials) = &self.credentials {
+            link.send(&auth(credentials)).await?;
+        }
+        if self.database != 0 {
+            link.send(redis::cmd("SELECT").arg(self.database)).await?;
+        }
+        Ok(link)
+    }
+}
+
+impl Link {
+    async fn send(&mut self, command: &Cmd) -> Result<(), StoreError> {
+        match command.query_async(&mut self.connection).await {
+            Ok(Value::Okay) => Ok(()),
+            Ok(other) => Err(StoreError::Unexpected(format!("{other:?} at the log-in"))),
+            Err(error) => Err(classify::error(&error)),
+        }
+    }
+}
+
+fn auth(credentials: &Credentials) -> Cmd {
+    let mut auth = redis::cmd("AUTH");
+    if let Some(username) = &credentials.username {
+        auth.arg(username);
+    }
+    auth.arg(credentials.password.expose_secret());
+    auth
+}
+
+async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+impl Tls {
+    fn new(host: &str, options: &TlsOptions) -> Result<Self, StoreError> {
+        // The provider is named, so that nothing depends on which one the process has installed, if any.
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| StoreError::Options(error.to_string()))?
+            .with_root_certificates(roots(options.ca.as_deref())?);
+        let config = match &options.client {
+            None => builder.with_no_client_auth(),
+            Some(client) => {
+                let chain = certificates(&client.chain, "client certificate")?;
+                let key = PrivateKeyDer::from_pem_slice(client.key.expose_secret().as_bytes())
+                    .map_err(|error| StoreError::Options(format!("client key: {error}")))?;
+                let with_client = builder.with_client_auth_cert(chain, key);
+                with_client
+                    .map_err(|error| StoreError::Options(format!("client certificate: {error}")))?
+            }
+        };
+        let name = options.server_name.as_deref().unwrap_or(host).to_owned();
+        let name = ServerName::try_from(name).map_err(|error| {
+            StoreError::Options(format!("the name that its certificate should carry: {error}"))
+        })?;
+        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
+    }
+}
+
+/// The roots are read once: the library would read the system's again for every connection, in the middle of an outage.
+fn roots(ca: Option<&[u8]>) -> Result<RootCertStore, StoreError> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(pem) => {
+            for certificate in certificates(pem, "CA")? {
+                roots
+                    .add(certificate)
+                    .map_err(|error| StoreError::Options(format!("CA: {error}")))?;
+            }
+        }
+        None => {
+            // One certificate that cannot be read does not make the others worse.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    if roots.is_empty() {
+        return Err(StoreError::Options("no CA certificate to trust".to_owned()));
+    }
+    Ok(roots)
+}
+
+fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, StoreError> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let certificates = read.map_err(|error| StoreError::Options(format!("{what}: {error}")))?;
+    if certificates.is_empty() {
+        return Err(StoreError::Options(format!("{what}: holds no certificate")));
+    }
+    Ok(certificates)
+}

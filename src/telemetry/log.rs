@@ -1,0 +1,149 @@
+//! Log lines: how they are set up, and the one line that every webhook gets.
+//!
+//! What is told of a webhook is chosen here, field by field, so that no secret, token, metadata or attribute has a way
+//! into the log.
+
+use std::io::{self, IsTerminal as _};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use super::labels::{AnswerResult, Route};
+use crate::claim::Key;
+use crate::webhook::event::EventKind;
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// For eyes; in colour on a terminal, unless `NO_COLOR` is set.
+    Text,
+}
+
+/// How the log is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How lines look.
+    pub format: Format,
+    /// A level (`info`), or directives as in `RUST_LOG` (`info,hyper=debug`).
+    pub filter: String,
+}
+
+/// Why the log could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The filter is none.
+    #[error(
+        "log filter {filter:?} is not understood; hint: a level (error, warn, info, debug, trace), or target=level, separated by commas"
+    )]
+    Filter {
+        /// As it was given.
+        filter: String,
+        /// What is wrong with it.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Set up already, in this process.
+    #[error("the log has been set up already")]
+    Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Sends this process's log lines to standard error. Standard output is for data.
+pub fn init(options: &Options) -> Result<(), InitError> {
+    let filter = EnvFilter::try_new(&options.filter)
+        .map_err(|source| InitError::Filter { filter: options.filter.clone(), source })?;
+    // A log that cannot be written must not end the exchange that wrote to it: the default would panic then.
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .log_internal_errors(false);
+    match options.format {
+        Format::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .with_ansi(false)
+            .try_init(),
+        Format::Text if io::stderr().is_terminal() => lines.compact().try_init(),
+        Format::Text => lines.compact().with_ansi(false).try_init(),
+    }
+    .map_err(InitError::Twice)
+}
+
+/// What is told of one copy; the fields are named as in the metrics. What is not known yet when it is refused is
+/// `None`, and left out.
+#[derive(Clone, Copy, Debug)]
+pub struct WebhookLine<'a> {
+    /// How it ended; decides the level: refused and failed are warnings, all others information.
+    pub result: AnswerResult,
+    /// On which route.
+    pub route: &'a Route,
+    /// What happened, once it is verified.
+    pub event: Option<EventKind>,
+    /// LiveKit's id of the event, at most 256 bytes; control characters are escaped.
+    pub id: Option<&'a str>,
+    /// What its copies share.
+    pub key: Option<Key>,
+    /// What the key was made from: `webhook::key::Basis::label()`.
+    pub basis: Option<&'static str>,
+    /// The number of the attempt, if this copy was forwarded.
+    pub attempt: Option<u32>,
+    /// Whether the forward was marked.
+    pub possible_duplicate: Option<bool>,
+    /// What the sender was told.
+    pub status: u16,
+    /// From the request's head to its answer.
+    pub duration: Duration,
+    /// Who sent it.
+    pub peer: Option<SocketAddr>,
+    /// As in `X-Request-Id`.
+    pub request_id: Option<&'a str>,
+    /// Why it was refused or failed: the `label()` of a closed enum.
+    pub reason: Option<&'static str>,
+    /// What the operator should do: makes the line an error.
+    pub hint: Option<&'a str>,
+}
+
+/// Writes the one line that a webhook gets.
+pub fn webhook(line: &WebhookLine<'_>) {
+    macro_rules! write_at {
+        ($level:ident) => {
+            tracing::$level!(
+                result = line.result.label(),
+                route = line.route.as_str(),
+                event = line.event.map(EventKind::name),
+                id = line.id,
+                key = line.key.map(tracing::field::display),
+                basis = line.basis,
+                attempt = line.attempt,
+                possible_duplicate = line.possible_duplicate,
+                status = line.status,
+                duration_ms = milliseconds(line.duration),
+                peer = line.peer.map(tracing::field::display),
+                request_id = line.request_id,
+                reason = line.reason,
+                hint = line.hint,
+                "webhook"
+            )
+        };
+    }
+    match (line.hint, line.result) {
+        (Some(_), _) => {
+            write_at!(error);
+        }
+        (None, AnswerResult::Refused | AnswerResult::Failed) => {
+            write_at!(warn);
+        }
+        (None, AnswerResult::Forwarded | AnswerResult::Duplicate | AnswerResult::Collapsed) => {
+            write_at!(info);
+        }
+    }
+}
+
+/// Milliseconds, to the microsecond.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

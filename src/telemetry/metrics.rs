@@ -1,0 +1,281 @@
+//! The counters, gauges and histograms of one process, and their text.
+//!
+//! A method is named by what happened. Serving the text is left to `admin`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::claim::exchange::Outcome;
+use crate::claim::record::{Operation, Reply};
+use crate::clock;
+use crate::webhook::event::EventKind;
+
+use super::families::{Connections, Durations, Stores, Webhooks};
+pub use super::labels::Route;
+use super::labels::{
+    self, AnswerResult, ConnectionEnd, ConnectionRejection, StatusClass, TlsFailure,
+};
+use super::process::Process;
+
+/// The content type of [`Metrics::encode`]'s text (OpenMetrics 1.0.0).
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All that is counted. Shared by an [`Arc`]; every method may be called from any thread, and none blocks for long.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    webhooks: Webhooks,
+    store: Stores,
+    connections: Connections,
+    durations: Durations,
+}
+
+impl Metrics {
+    /// All at zero. The process counts as started now.
+    pub fn new() -> Arc<Self> {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Process::started(clock::unix())));
+        let ours = registry.sub_registry_with_prefix("oncehook");
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))].to_vec());
+        ours.register("build", "The version that is running", build);
+        let webhooks = Webhooks::registered(ours);
+        let store = Stores::registered(ours);
+        let connections = Connections::registered(ours);
+        let durations = Durations::registered(ours);
+        Arc::new(Self { registry, webhooks, store, connections, durations })
+    }
+
+    /// The label for a configured route. Call it once a route, when the gateway is built, and keep the value: cloning
+    /// it is cheap. Its main series begin at zero, so that a rate can be taken from the first event.
+    pub fn route(&self, name: &str) -> Route {
+        let route = Route::new(name);
+        for &result in AnswerResult::ALL {
+            let class = match result {
+                AnswerResult::Forwarded | AnswerResult::Duplicate | AnswerResult::Collapsed => {
+                    StatusClass::Success
+                }
+                AnswerResult::Refused => StatusClass::ClientError,
+                AnswerResult::Failed => StatusClass::ServerError,
+            };
+            drop(self.webhooks.answered.get_or_create(&labels::Answered {
+                route: route.clone(),
+                result,
+                class,
+            }));
+        }
+        for &outcome in labels::ForwardOutcome::ALL {
+            drop(
+                self.webhooks
+                    .forwards
+                    .get_or_create(&labels::Forward { route: route.clone(), outcome }),
+            );
+        }
+        drop(self.durations.forward.get_or_create(&labels::RouteSet { route: route.clone() }));
+        route
+    }
+
+    /// A copy arrived on `route`: call it once for every copy, as soon as its kind is known or it is refused
+    /// (`None`).
+    pub fn received(&self, route: &Route, kind: Option<EventKind>) {
+        let event = labels::EventLabel(kind);
+        self.webhooks
+            .received
+            .get_or_create(&labels::Received { route: route.clone(), event })
+            .inc();
+    }
+
+    /// A copy was answered: call it once for every copy that was received.
+    pub fn answered(&self, route: &Route, result: AnswerResult, status: u16) {
+        let class = StatusClass::of(status);
+        self.webhooks
+            .answered
+            .get_or_create(&labels::Answered { route: route.clone(), result, class })
+            .inc();
+    }
+
+    /// Why a copy was refused, beside [`Metrics::answered`]. `reason` is the `label()` of a closed enum.
+    pub fn refused(&self, route: &Route, reason: &'static str) {
+        self.webhooks
+            .refusals
+            .get_or_create(&labels::Refusal { route: route.clone(), reason })
+            .inc();
+    }
+
+    /// A forward came to an end, `duration` after it began.
+    pub fn forwarded(&self, route: &Route, outcome: Outcome, duration: Duration) {
+        let outcome = outcome.into();
+        self.webhooks
+            .forwards
+            .get_or_create(&labels::Forward { route: route.clone(), outcome })
+            .inc();
+        let set = labels::RouteSet { route: route.clone() };
+        self.durations.forward.get_or_create(&set).observe(duration.as_secs_f64());
+    }
+
+    /// A store replied, or failed with the `label()` of its error.
+    pub fn store_operation(
+        &self,
+        operation: Operation,
+        result: Result<Reply, &'static str>,
+        duration: Duration,
+    ) {
+        let operation = operation.into();
+        let result = result.map_or_else(|error| error, labels::reply_label);
+        self.store.operations.get_or_create(&labels::Store { operation, result }).inc();
+        self.durations
+            .store
+            .get_or_create(&labels::StoreTime { operation })
+            .observe(duration.as_secs_f64());
+    }
+
+    /// The store cannot be asked (or can again), and this process decides alone or rejects.
+    pub fn store_degraded(&self, degraded: Degraded) {
+        self.store.degraded.set(match degraded {
+            Degraded::No => 0,
+            Degraded::Yes => 1,
+        });
+    }
+
+    /// What the memory store holds, or the memory of settled keys beside another store; `evicted` since the start.
+    pub fn store_memory(&self, records: u64, bytes: u64, evicted: u64) {
+        self.store.memory_records.set(gauge(records));
+        self.store.memory_bytes.set(gauge(bytes));
+        self.store.memory_evicted.inner().store(evicted, Ordering::Relaxed);
+    }
+
+    /// How a key was found; `basis` is the `label()` of `webhook::key::Basis`.
+    pub fn identified(&self, basis: &'static str) {
+        self.webhooks.basis.get_or_create(&labels::Basis { basis }).inc();
+    }
+
+    /// A forward was marked `Oncehook-Possible-Duplicate`.
+    pub fn possible_duplicate(&self) {
+        self.webhooks.possible_duplicates.inc();
+    }
+
+    /// A settle found that another had settled: the backend has accepted an event twice.
+    pub fn double(&self) {
+        self.webhooks.doubles.inc();
+    }
+
+    /// A settle or a release came from an owner that no longer held the lease.
+    pub fn fenced(&self) {
+        self.webhooks.fenced.inc();
+    }
+
+    /// A duplicate had other content than the copy that was forwarded.
+    pub fn key_conflict(&self) {
+        self.webhooks.key_conflicts.inc();
+    }
+
+    /// In shadow mode: forwarded, though it would have been collapsed.
+    pub fn would_collapse(&self) {
+        self.webhooks.would_collapse.inc();
+    }
+
+    /// A settle or release was given up before a store had taken it.
+    pub fn unfinished_dropped(&self) {
+        self.webhooks.unfinished_dropped.inc();
+    }
+
+    /// An exchange panicked. It alone fails: its lease lapses, and the sender's retry wins.
+    pub fn exchange_panicked(&self) {
+        self.webhooks.panics.inc();
+    }
+
+    /// A copy is being worked on until the guard is dropped.
+    pub fn in_flight(&self) -> Occupied {
+        Occupied::one_of(&self.webhooks.in_flight)
+    }
+
+    /// A request that is no webhook was relayed and answered.
+    pub fn relayed(&self, status: u16) {
+        self.webhooks
+            .relayed
+            .get_or_create(&labels::Relay { class: StatusClass::of(status) })
+            .inc();
+    }
+
+    /// A connection was accepted; it counts as open until the guard is dropped.
+    pub fn connection_accepted(&self) -> Occupied {
+        self.connections.accepted.inc();
+        Occupied::one_of(&self.connections.open)
+    }
+
+    /// The operating system could not hand over a connection.
+    pub fn accept_failed(&self) {
+        self.connections.accept_errors.inc();
+    }
+
+    /// A connection was closed before anything was read from it.
+    pub fn connection_rejected(&self, reason: ConnectionRejection) {
+        self.connections.rejected.get_or_create(&labels::Rejection { reason }).inc();
+    }
+
+    /// A TLS handshake failed.
+    pub fn tls_failed(&self, reason: TlsFailure) {
+        self.connections.tls_failures.get_or_create(&labels::TlsFailed { reason }).inc();
+    }
+
+    /// A connection that had been admitted came to its end.
+    pub fn connection_ended(&self, reason: ConnectionEnd) {
+        self.connections.ended.get_or_create(&labels::Ended { reason }).inc();
+    }
+
+    /// A service panicked under a connection.
+    pub fn service_panicked(&self) {
+        self.connections.panics.inc();
+    }
+
+    /// When a certificate expires. `name` is its first name: certificates are configured, so the set is bounded.
+    pub fn certificate(&self, name: &str, not_after: clock::UnixTime) {
+        let set = labels::Certificate { name: Arc::from(name) };
+        self.connections.certificate_not_after.get_or_create(&set).set(gauge(not_after.seconds()));
+    }
+
+    /// All of it as OpenMetrics text, which ends in `# EOF` and has [`CONTENT_TYPE`].
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut into = String::new();
+        text::encode(&mut into, &self.registry)?;
+        Ok(into)
+    }
+}
+
+/// Whether the store is out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Degraded {
+    /// It replies.
+    No,
+    /// It does not.
+    Yes,
+}
+
+/// Holds a gauge one higher until it is dropped.
+#[derive(Debug)]
+#[must_use = "the gauge falls again when this is dropped"]
+pub struct Occupied(Gauge);
+
+impl Occupied {
+    fn one_of(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// A gauge holds an `i64`; what does not fit stands at its end.
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

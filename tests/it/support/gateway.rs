@@ -1,0 +1,137 @@
+//! A gateway in a process of its own: started from a configuration, ended by its pid.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// The API key of the tests, and its secret.
+pub const API_KEY: &str = "APItests";
+/// As long as LiveKit wants one to be.
+pub const API_SECRET: &str = "a-secret-of-at-least-thirty-two-characters";
+
+/// How long a process may take to start or to end.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running `oncehook run`.
+pub struct Gateway {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    address: SocketAddr,
+    admin: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Gateway {
+    /// Starts one with `configuration` (TOML) besides what every test needs: free ports, plain HTTP unless it says
+    /// otherwise, the key of the tests.
+    pub fn start(configuration: &str) -> Self {
+        let folder = TempDir::new().expect("a folder for the configuration");
+        let file = folder.path().join("oncehook.toml");
+        std::fs::write(&file, configuration).expect("the configuration is written");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_oncehook"))
+            .args(["run", "--config"])
+            .arg(&file)
+            .envs([
+                ("ONCEHOOK_LISTEN__ADDRESS", "127.0.0.1:0"),
+                ("ONCEHOOK_ADMIN__ADDRESS", "127.0.0.1:0"),
+                ("ONCEHOOK_LOG__FORMAT", "json"),
+                ("LIVEKIT_API_KEY", API_KEY),
+                ("LIVEKIT_API_SECRET", API_SECRET),
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the gateway starts");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let stderr = child.stderr.take().expect("stderr is piped");
+        let lines = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.lock().expect("nobody panics with the log").push(line);
+            }
+        });
+        let mut gateway = Self { child, log, address: unset(), admin: unset(), _folder: folder };
+        let started = gateway.wait_for_line("\"listening\"");
+        let line: serde_json::Value = serde_json::from_str(&started).expect("a log line is JSON");
+        let address_in = |field: &str| line[field].as_str().expect(field).parse().expect("an address");
+        gateway.address = address_in("address");
+        gateway.admin = address_in("admin");
+        gateway
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL for `path`, over plain HTTP.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Where its metrics are.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().expect("nobody panics with the log").clone()
+    }
+
+    /// Waits for a log line that contains `part`, and returns it.
+    pub fn wait_for_line(&mut self, part: &str) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(line) = self.log().into_iter().find(|line| line.contains(part)) {
+                return line;
+            }
+            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+                panic!("the gateway ended with {status} before it logged {part}:\n{}", self.log().join("\n"));
+            }
+            assert!(Instant::now() < until, "no line with {part} in\n{}", self.log().join("\n"));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends `signal` (a name, as `kill` takes it).
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()).status();
+        assert!(sent.expect("kill runs").success(), "the signal {signal} was not sent");
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+                return status;
+            }
+            assert!(Instant::now() < until, "the gateway did not end:\n{}", self.log().join("\n"));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is as good.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn unset() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
