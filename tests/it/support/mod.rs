@@ -1,5 +1,6 @@
 //! Real parts for the tests: backends, senders, Redis servers, gateways.
 
+pub(crate) mod backend;
 pub(crate) mod redis;
 pub(crate) mod store;
 pub(crate) mod gateway;
