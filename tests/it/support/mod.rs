@@ -5,3 +5,6 @@ pub(crate) mod redis;
 pub(crate) mod store;
 pub(crate) mod gateway;
 pub(crate) mod sender;
+pub(crate) mod dial;
+
+
