@@ -103,7 +103,7 @@ pub(super) fn explain(
         .and_then(|signature| verifier.check_body(signature, body.clone()));
     match webhook {
         Ok(webhook) => {
-            explanation.key(setting, &event, identify(&webhook, setting.route, setting.identity));
+            explanation.key(setting, &event, &identify(&webhook, setting.route, setting.identity));
         }
         Err(_) => explanation.note("key", "none: only what was signed has one".to_owned()),
     }
@@ -162,17 +162,14 @@ impl Explanation {
     }
 
     fn describe(&mut self, event: &Event<'_>) {
-        let name =
-            event.value(Field::Event).map_or_else(|| "no name".to_owned(), |name| name.to_string());
-        let kind = match event.kind() {
-            EventKind::Other => " (not one we know)",
-            _known => "",
-        };
-        let id = event.id().map_or_else(|| "no id".to_owned(), |id| format!("id {id}"));
-        self.note("event", format!("{name:?}{kind}, {id}"));
+        // Whoever signed chose these texts: none of them may steer a terminal.
+        let name = event.value(Field::Event).map(|name| name.to_string()).unwrap_or_default();
+        let known = if event.kind() == EventKind::Other { " (not one we know)" } else { "" };
+        let id = event.id().map_or_else(|| "no id".to_owned(), |id| format!("id {id:?}"));
+        self.note("event", format!("{name:?}{known}, {id}"));
     }
 
-    fn key(&mut self, setting: &Setting<'_>, event: &Event<'_>, keyed: Keyed<'_>) {
+    fn key(&mut self, setting: &Setting<'_>, event: &Event<'_>, keyed: &Keyed<'_>) {
         let wanted = match setting.identity {
             Identity::Event => event.kind().fields(),
             Identity::Id => &[Field::Id],
@@ -181,7 +178,9 @@ impl Explanation {
         let values: Vec<_> = wanted
             .iter()
             .map(|field| match event.value(*field) {
-                Some(value) => format!("{}={value}", field.path()),
+                Some(value) => {
+                    format!("{}={}", field.path(), value.to_string().escape_debug())
+                }
                 None => format!("{} missing", field.path()),
             })
             .collect();

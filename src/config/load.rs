@@ -4,10 +4,35 @@
 //! not fit together to `checks`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::Config;
-use super::problem::Problems;
+use secrecy::SecretString;
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::problem::{Document, Fault, Place, Problem, Problems, Reveal};
+use super::reader::{Files, Layers, Origin, Reader, Sensitivity};
+use super::{Config, checks, raw};
+
+/// What the variables that concern the configuration begin with.
+const PREFIXES: [&str; 4] = ["ONCEHOOK_", "LIVEKIT_", "WEBHOOK_", "REDIS_URL"];
+
+/// No file of a configuration is larger.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What `--dev` says, where nobody else says anything. The key of `--dev` is in `checks`: it counts only if there is no
+/// other.
+const DEV: [(&str, &str); 6] = [
+    ("listen.address", "127.0.0.1:8443"),
+    ("tls.enabled", "false"),
+    ("tls.self_signed", "true"),
+    ("upstream.backend", "http://127.0.0.1:8080/webhook"),
+    ("log.format", "text"),
+    ("shutdown.drain_delay", "0s"),
+];
 
 /// Where a configuration comes from.
 #[derive(Clone, Default)]
@@ -43,7 +68,7 @@ pub enum LoadError {
         /// Which file.
         file: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// It is wrong: all errors.
     #[error("{0}")]
@@ -52,25 +77,165 @@ pub enum LoadError {
 
 /// Reads and checks everything.
 pub fn load(sources: &Sources) -> Result<Config, LoadError> {
-    super::raw::stub(sources)
+    let document = sources.file.as_deref().map(document).transpose()?;
+    let text = document.as_ref().map(|document| Arc::clone(&document.text)).unwrap_or_default();
+    let tree = parse(document.as_ref(), &text).map_err(LoadError::Invalid)?;
+    let folder = sources.file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+    let mut reader =
+        Reader::new(layers(sources), Files::Read(folder), document, Some(tree.get_ref()));
+    let raw = reader.read(raw::config);
+    let config = checks::config(&mut reader, raw);
+    reader.unknown_variables();
+    if let Some(file) = &sources.file {
+        inline_secrets(&mut reader, file);
+    }
+    let (problems, settings, _) = reader.finish();
+    let (errors, warnings) = problems.into_iter().partition::<Vec<_>, _>(Problem::is_error);
+    match Problems::new(errors) {
+        Some(errors) => Err(LoadError::Invalid(errors)),
+        None => Ok(Config { settings, warnings, ..config }),
+    }
 }
 
 /// Checks a part of a configuration file, such as an example in a page: keys, types and values, but not whether it is
 /// complete, nor the files that it names.
 pub fn check_fragment(name: &str, text: &str) -> Result<(), Problems> {
-    super::raw::stub_fragment(name, text)
+    let document = Document { name: name.into(), text: text.into() };
+    let tree = parse(Some(&document), text)?;
+    let mut reader =
+        Reader::new(Layers::default(), Files::Skip, Some(document), Some(tree.get_ref()));
+    drop(reader.read(raw::config));
+    let (problems, ..) = reader.finish();
+    Problems::new(problems).map_or(Ok(()), Err)
 }
 
-/// This process's environment, as far as it concerns the configuration.
+/// This process's environment, as far as it concerns the configuration. A value that is no UTF-8 is read as it can be,
+/// and then refused or not by the setting that it is for.
 pub fn environment() -> BTreeMap<String, String> {
+    let ours = |name: &str| PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     std::env::vars_os()
         .filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
         })
-        .filter(|(name, _)| {
-            ["ONCEHOOK_", "LIVEKIT_", "WEBHOOK_", "REDIS_"]
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
-        })
+        .filter(|(name, _)| ours(name))
         .collect()
+}
+
+/// Whether a file can be read, and whether too many can; see [`Sensitivity`].
+pub(super) fn inspect(path: &Path, sensitivity: Sensitivity) -> Result<Option<Fault>, Fault> {
+    let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    if !metadata.is_file() {
+        return Err(Fault::new(format!("{} is not a file", path.display())));
+    }
+    let fault = || {
+        Fault::new(format!(
+            "all users of this machine may read {}, and it holds secrets",
+            path.display()
+        ))
+        .hint(format!("chmod o= {}", path.display()))
+    };
+    match sensitivity {
+        Sensitivity::Secret if others_may_read(&metadata) => Err(fault()),
+        Sensitivity::Key if others_may_read(&metadata) => Ok(Some(fault())),
+        Sensitivity::Secret | Sensitivity::Key | Sensitivity::Public => Ok(None),
+    }
+}
+
+/// The text of a file.
+pub(super) fn text(path: &Path) -> Result<String, Fault> {
+    read(path).map_err(|error| unreadable(path, &error))
+}
+
+/// The secret that a file holds, without the line break at its end.
+pub(super) fn secret(path: &Path) -> Result<SecretString, Fault> {
+    let text = text(path)?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(Fault::new(format!("{} is empty", path.display()))),
+        secret => Ok(SecretString::from(secret)),
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let bytes = File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if u64::try_from(bytes).is_ok_and(|bytes| bytes <= FILE_BYTES_MAX) {
+        Ok(text)
+    } else {
+        Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"))
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Fault {
+    Fault::new(format!("cannot read {}: {error}", path.display()))
+}
+
+#[cfg(unix)]
+fn others_may_read(metadata: &Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    // LiveKit asks for no right of others at all.
+    metadata.permissions().mode() & 0o007 != 0
+}
+
+#[cfg(not(unix))]
+fn others_may_read(_: &Metadata) -> bool {
+    false
+}
+
+fn document(file: &Path) -> Result<Document, LoadError> {
+    let text =
+        read(file).map_err(|source| LoadError::Unreadable { file: file.to_owned(), source })?;
+    Ok(Document { name: file.display().to_string().into(), text: text.into() })
+}
+
+/// The file's tree, or all errors of its syntax: what they leave of the tree would only give wrong ones.
+fn parse<'a>(document: Option<&Document>, text: &'a str) -> Result<Spanned<DeTable<'a>>, Problems> {
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    let problem = |error: toml::de::Error| {
+        let place = match (error.span(), document) {
+            (Some(span), Some(document)) => document.place(span, Reveal::Key),
+            (_, document) => {
+                Place::Whole(document.map(|document| document.name.to_string()).unwrap_or_default())
+            }
+        };
+        Problem::error(place, Fault::new(format!("this is not TOML: {}", error.message())))
+    };
+    Problems::new(errors.into_iter().map(problem).collect()).map_or(Ok(tree), Err)
+}
+
+fn layers(sources: &Sources) -> Layers {
+    let Overrides { listen, backend, store, dev } = &sources.overrides;
+    let mut flags = Vec::new();
+    flags.extend(listen.clone().map(|text| ("listen.address", "--listen", text)));
+    flags.extend(backend.clone().map(|text| ("upstream.backend", "--backend", text)));
+    if let Some(store) = store.clone() {
+        if store.contains("://") {
+            flags.push(("store.kind", "--store", "redis".to_owned()));
+            flags.push(("store.redis.url", "--store", store));
+        } else {
+            flags.push(("store.kind", "--store", store));
+        }
+    }
+    Layers {
+        flags,
+        environment: sources.environment.clone(),
+        dev: if *dev { DEV.to_vec() } else { Vec::new() },
+    }
+}
+
+/// A configuration file that holds a secret is one itself.
+fn inline_secrets(reader: &mut Reader<'_>, file: &Path) {
+    let inline = reader
+        .settings()
+        .find(|setting| setting.is_secret() && matches!(setting.origin, Origin::File(_)));
+    let Some(place) = inline.and_then(|setting| setting.place.clone()) else { return };
+    if std::fs::metadata(file).is_ok_and(|metadata| others_may_read(&metadata)) {
+        let fault = Fault::new("all users of this machine may read this secret");
+        reader.warning(
+            place,
+            fault.hint(format!(
+                "chmod o= {}, or move the secret to a file of its own",
+                file.display()
+            )),
+        );
+    }
 }

@@ -7,12 +7,12 @@
 
 pub mod backend;
 mod checks;
-mod keys;
 mod livekit;
 pub mod load;
 pub mod problem;
 mod raw;
 mod reader;
+mod section;
 mod show;
 pub mod units;
 mod value;
@@ -26,6 +26,8 @@ use secrecy::SecretString;
 
 use crate::claim::exchange::{OnAmbiguous, OnStoreError, Terms};
 use crate::webhook::event::EventKind;
+use crate::webhook::key::Identity;
+use crate::webhook::keys::Tenant as TenantName;
 
 pub use backend::{Backend, HostPolicy, RoutePath};
 pub use load::{LoadError, Overrides, Sources, check_fragment, environment, load};
@@ -108,7 +110,7 @@ pub struct Admin {
 #[derive(Clone, Debug)]
 pub struct Tenant {
     /// Its name, unique.
-    pub name: String,
+    pub name: TenantName,
     /// API key and secret; at least one, and no API key belongs to two tenants.
     pub keys: Vec<(String, SecretString)>,
     /// The API key that LiveKit signs webhooks with (`webhook.api_key`), if that is known; one of `keys`.
@@ -124,7 +126,7 @@ pub struct Route {
     /// The path, matched whole and byte for byte; unique.
     pub path: RoutePath,
     /// The tenants whose webhooks it takes, each one of [`Config::tenants`]; empty for all.
-    pub tenants: Vec<String>,
+    pub tenants: Vec<TenantName>,
     /// Who waits for the backend.
     pub mode: Mode,
     /// Where its webhooks go.
@@ -229,7 +231,7 @@ pub struct Redis {
 #[derive(Clone, Debug)]
 pub struct Dedup {
     /// How the key is derived.
-    pub identity: String,
+    pub identity: Identity,
     /// Forward everything; only count and log what would have been collapsed.
     pub shadow: bool,
     /// How long records are remembered.
@@ -334,6 +336,16 @@ pub struct Shutdown {
 }
 
 impl Config {
+    /// Every API key with its tenant and its secret, as `webhook` takes them for its ring.
+    pub fn keys(&self) -> impl Iterator<Item = (TenantName, String, SecretString)> {
+        self.tenants.iter().flat_map(|tenant| {
+            tenant
+                .keys
+                .iter()
+                .map(|(api_key, secret)| (tenant.name.clone(), api_key.clone(), secret.clone()))
+        })
+    }
+
     /// What an exchange whose record is remembered for `window` is held to. `upstream` says how long it may take.
     pub fn terms(&self, window: Duration) -> Terms {
         Terms {

@@ -131,6 +131,10 @@ impl Problem {
         Self { place, severity: Severity::Warning, fault }
     }
 
+    pub(super) const fn is_error(&self) -> bool {
+        matches!(self.severity, Severity::Error)
+    }
+
     /// What is wrong, without where.
     pub fn message(&self) -> &str {
         &self.fault.message

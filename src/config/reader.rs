@@ -1,4 +1,271 @@
-//! stub
+//! What is known of a configuration while it is read: its sources, what was found in which, and what is wrong with it.
+//! Problems are collected, never stopped at.
+//!
+//! Finding a key's value is left to `section`; what keys there are to `raw`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::PathBuf;
+
+use toml::de::DeTable;
+
+use super::problem::{Document, Fault, Place, Problem, Reveal};
+use super::section::{Entry, Section};
+use super::show::Key;
+
+/// What has been read so far.
+pub(super) struct Reader<'a> {
+    layers: Layers,
+    document: Option<Document>,
+    files: Files,
+    problems: Vec<Problem>,
+    settings: Vec<Setting>,
+    schema: Vec<Key>,
+    variables: BTreeSet<String>,
+    root: Option<&'a DeTable<'a>>,
+}
+
+/// Everything but the file: path of a key and what it says.
+#[derive(Default)]
+pub(super) struct Layers {
+    pub(super) flags: Vec<(&'static str, &'static str, String)>,
+    pub(super) environment: BTreeMap<String, String>,
+    pub(super) dev: Vec<(&'static str, &'static str)>,
+}
+
+/// Whether the files that a configuration names are looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Files {
+    /// They are; a relative path that the configuration file names begins in this folder.
+    Read(PathBuf),
+    /// They are not: only the text is checked, or the schema wanted.
+    Skip,
+}
+
+/// What becomes of the secrecy of a file that others may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sensitivity {
+    /// Nothing: it is no secret.
+    Public,
+    /// A warning: a private key, or a file with more than secrets in it, that other software mounts as it likes.
+    Key,
+    /// An error, as with LiveKit's own key file.
+    Secret,
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Default,
+    Dev,
+    File(Span),
+    Variable(String),
+    Flag(&'static str),
+}
+
+/// Bytes of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    start: usize,
+    end: usize,
+}
+
 /// One setting in force.
-#[derive(Clone)]
-pub(super) struct Setting;
+#[derive(Clone, Debug)]
+pub(super) struct Setting {
+    /// As in `claim.lease`; elements of arrays are numbered: `route[0].path`.
+    pub(super) path: String,
+    /// As in `[claim]`; empty for keys before the first section.
+    pub(super) header: String,
+    /// Which element of which array the header is for; equal headers of two elements differ here.
+    pub(super) section: String,
+    pub(super) name: String,
+    /// As TOML; never a secret.
+    pub(super) value: String,
+    pub(super) origin: Origin,
+    /// Where that is, if it is neither default nor `--dev`.
+    pub(super) place: Option<Place>,
+}
+
+impl From<Range<usize>> for Span {
+    fn from(range: Range<usize>) -> Self {
+        Self { start: range.start, end: range.end }
+    }
+}
+
+impl Setting {
+    /// Whether its value stands there in the clear, and is not shown.
+    pub(super) fn is_secret(&self) -> bool {
+        self.value.contains("<redacted>")
+    }
+}
+
+impl Origin {
+    /// Which of two goes first: the higher one.
+    pub(super) const fn rank(&self) -> u8 {
+        match self {
+            Self::Default => 0,
+            Self::Dev => 1,
+            Self::File(_) => 2,
+            Self::Variable(_) => 3,
+            Self::Flag(_) => 4,
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(
+        layers: Layers,
+        files: Files,
+        document: Option<Document>,
+        root: Option<&'a DeTable<'a>>,
+    ) -> Self {
+        Self {
+            layers,
+            document,
+            files,
+            problems: Vec::new(),
+            settings: Vec::new(),
+            schema: Vec::new(),
+            variables: BTreeSet::new(),
+            root,
+        }
+    }
+
+    /// Reads the whole file with `read`.
+    pub(super) fn read<R>(&mut self, read: impl FnOnce(&mut Section<'_, 'a>) -> R) -> R {
+        let root = self.root;
+        Section::run(self, Entry { table: root, span: None, path: "", named: "", header: "" }, read)
+    }
+
+    pub(super) const fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// The value of a variable that is no key's own, and that it is known.
+    pub(super) fn variable(&mut self, name: &str) -> Option<String> {
+        self.variables.insert(name.to_owned());
+        self.layers.environment.get(name).filter(|text| !text.is_empty()).cloned()
+    }
+
+    pub(super) fn flag(&self, path: &str) -> Option<(&'static str, String)> {
+        let flag = self.layers.flags.iter().find(|(of, ..)| *of == path);
+        flag.map(|(_, flag, text)| (*flag, text.clone()))
+    }
+
+    pub(super) fn dev(&self, path: &str) -> Option<&'static str> {
+        self.layers.dev.iter().find(|(of, _)| *of == path).map(|(_, text)| *text)
+    }
+
+    /// Whether there is nothing to read, and only the keys are wanted.
+    pub(super) fn is_schema_only(&self) -> bool {
+        self.root.is_none() && self.files == Files::Skip
+    }
+
+    pub(super) fn describe(&mut self, section: &str, name: &str, default: Option<String>) {
+        self.schema.push(Key { section: section.to_owned(), name: name.to_owned(), default });
+    }
+
+    pub(super) fn record(&mut self, setting: Setting) {
+        self.forget(&setting.path);
+        self.settings.push(setting);
+    }
+
+    pub(super) fn forget(&mut self, path: &str) {
+        self.settings.retain(|setting| setting.path != path);
+    }
+
+    pub(super) fn settings(&self) -> impl Iterator<Item = &Setting> {
+        self.settings.iter()
+    }
+
+    /// Takes note of what a look at a file came to; `None` if it cannot be used.
+    pub(super) fn judged(
+        &mut self,
+        place: &Place,
+        look: Result<Option<Fault>, Fault>,
+    ) -> Option<()> {
+        match look {
+            Ok(None) => Some(()),
+            Ok(Some(warning)) => {
+                self.warning(place.clone(), warning);
+                Some(())
+            }
+            Err(fault) => {
+                self.error(place.clone(), fault);
+                None
+            }
+        }
+    }
+
+    /// How many errors there are so far.
+    pub(super) fn errors(&self) -> usize {
+        self.problems.iter().filter(|problem| problem.is_error()).count()
+    }
+
+    /// Whether the settings of `--dev` stand behind all others.
+    pub(super) const fn is_dev(&self) -> bool {
+        !self.layers.dev.is_empty()
+    }
+
+    pub(super) fn error(&mut self, place: Place, fault: Fault) {
+        self.problems.push(Problem::error(place, fault));
+    }
+
+    pub(super) fn warning(&mut self, place: Place, fault: Fault) {
+        self.problems.push(Problem::warning(place, fault));
+    }
+
+    /// The place of the first of `paths` that somebody has set.
+    pub(super) fn place(&self, paths: &[&str]) -> Place {
+        let set = |path: &&str| {
+            self.settings.iter().find(|setting| setting.path == **path)?.place.clone()
+        };
+        paths.iter().find_map(set).unwrap_or(Place::Nowhere)
+    }
+
+    /// Whether the operator has set it.
+    pub(super) fn is_set(&self, path: &str) -> bool {
+        self.settings
+            .iter()
+            .any(|setting| setting.path == path && setting.origin.rank() > Origin::Dev.rank())
+    }
+
+    pub(super) fn place_of(&self, origin: &Origin, reveal: Reveal) -> Place {
+        match (origin, &self.document) {
+            (Origin::File(span), Some(document)) => document.place(span.start..span.end, reveal),
+            (Origin::Variable(name), _) => Place::Variable(name.clone()),
+            (Origin::Flag(name), _) => Place::Flag(name),
+            (Origin::Default | Origin::Dev | Origin::File(_), _) => Place::Nowhere,
+        }
+    }
+
+    /// Variables that are meant for this program and that it does not know.
+    pub(super) fn unknown_variables(&mut self) {
+        // Kubernetes sets these for a service that is called oncehook.
+        let of_kubernetes = |name: &str| {
+            name == "ONCEHOOK_PORT"
+                || name.starts_with("ONCEHOOK_PORT_")
+                || name.starts_with("ONCEHOOK_SERVICE_")
+        };
+        let known: Vec<&str> = self.variables.iter().map(String::as_str).collect();
+        let unknown = self.layers.environment.keys().filter(|name| {
+            name.starts_with("ONCEHOOK_")
+                && *name != "ONCEHOOK_CONFIG"
+                && !of_kubernetes(name)
+                && !known.contains(&name.as_str())
+        });
+        let problems: Vec<Problem> = unknown
+            .map(|name| {
+                let fault = Fault::new("no setting has this variable")
+                    .did_you_mean(name, known.iter().copied());
+                Problem::error(Place::Variable(name.clone()), fault)
+            })
+            .collect();
+        self.problems.extend(problems);
+    }
+
+    pub(super) fn finish(self) -> (Vec<Problem>, Vec<Setting>, Vec<Key>) {
+        (self.problems, self.settings, self.schema)
+    }
+}

@@ -8,6 +8,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::claim::exchange::OnAmbiguous;
+use crate::webhook::key::Identity;
+use crate::webhook::keys::Tenant;
+use crate::webhook::template::TemplateError;
 
 use super::backend::{Backend, HostPolicy, RoutePath};
 use super::problem::{Fault, closest};
@@ -272,5 +275,45 @@ impl Value for Target {
             Self::NotFound => "not_found".to_owned(),
             Self::Backend(backend) => backend.to_string(),
         }
+    }
+}
+
+impl Value for Identity {
+    const SHAPE: Shape = Shape::Text;
+    const EXPECTED: &'static str =
+        "\"event\", \"id\" or a template such as \"{createdAt}:{event}\"";
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        text.parse().map_err(|error: TemplateError| {
+            let message = error.to_string();
+            match message.split_once("; hint: ") {
+                Some((message, hint)) => Fault::new(message).hint(hint),
+                None => Fault::new(message),
+            }
+        })
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for Tenant {
+    const SHAPE: Shape = Shape::Text;
+    const EXPECTED: &'static str = "the name of a tenant";
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+            Ok(Self::from(text))
+        } else {
+            Err(Fault::new(format!(
+                "expected a name of 1 to 64 letters, digits, \"_\", \".\" and \"-\", found {text:?}"
+            )))
+        }
+    }
+
+    fn text(&self) -> String {
+        self.as_str().to_owned()
     }
 }

@@ -59,7 +59,9 @@ impl Flights {
     pub(super) fn board(self: &Arc<Self>, key: Key) -> Boarded {
         let Some(mut shard) = self.shard(key) else { return Boarded::Full };
         match shard.entry(key) {
-            Entry::Occupied(flight) if flight.get().receiver_count() >= self.followers_max => Boarded::Full,
+            Entry::Occupied(flight) if flight.get().receiver_count() >= self.followers_max => {
+                Boarded::Full
+            }
             Entry::Occupied(flight) => Boarded::Follow(Follow(flight.get().subscribe())),
             Entry::Vacant(place) => {
                 let word = Arc::new(watch::Sender::new(None));
@@ -71,7 +73,10 @@ impl Flights {
 
     /// How many keys are on their way.
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len())
+            .sum()
     }
 
     /// The shard of `key`; there always is one. A poisoned one is as good as any: nothing that holds the lock can leave
@@ -128,7 +133,10 @@ mod tests {
         lead.land(delivered());
         assert_eq!(second.concluded().await, Some(delivered()));
         assert_eq!(flights.len(), 0);
-        assert!(matches!(flights.board(KEY), Boarded::Lead(_)), "after the landing a copy leads again");
+        assert!(
+            matches!(flights.board(KEY), Boarded::Lead(_)),
+            "after the landing a copy leads again"
+        );
     }
 
     #[tokio::test]
@@ -149,6 +157,9 @@ mod tests {
         assert!(matches!(second, Boarded::Follow(_)));
         assert!(matches!(flights.board(KEY), Boarded::Full));
         drop(second);
-        assert!(matches!(flights.board(KEY), Boarded::Follow(_)), "a place that is given up is free again");
+        assert!(
+            matches!(flights.board(KEY), Boarded::Follow(_)),
+            "a place that is given up is free again"
+        );
     }
 }

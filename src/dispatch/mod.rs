@@ -21,8 +21,8 @@ use crate::clock;
 use crate::store::Store;
 use crate::store::memory::Memory;
 use crate::telemetry::Metrics;
-pub use crate::upstream::Peer;
 use crate::upstream::Upstream;
+pub use crate::upstream::{Peer, via_seen};
 use crate::webhook::verify::Webhook;
 
 use flights::{Boarded, Flights, Lead};
@@ -55,8 +55,6 @@ pub struct Options {
     pub on_store_error: OnStoreError,
     /// How many copies of a key may wait for the first.
     pub followers_max: usize,
-    /// How many operations may wait for the store to come back.
-    pub unfinished_max: usize,
 }
 
 /// The stores of a process.
@@ -122,7 +120,7 @@ impl Dispatch {
     /// Nothing under way. [`Dispatch::finish`] must run beside it.
     pub fn new(options: Options, stores: Stores, metrics: Arc<Metrics>) -> Self {
         let flights = Flights::new(options.followers_max);
-        let backlog = Backlog::new(options.unfinished_max);
+        let backlog = Backlog::default();
         Self { options, stores, flights, backlog, metrics }
     }
 
@@ -169,7 +167,13 @@ impl Dispatch {
         let concluded = self.perform(copy).await;
         if let Some((verdict, digest)) = settled(&concluded.conclusion, copy.digest) {
             // Before the landing: whoever arrives after it looks here.
-            self.stores.remembered.remember(copy.key, verdict, digest, copy.window, clock::monotonic());
+            self.stores.remembered.remember(
+                copy.key,
+                verdict,
+                digest,
+                copy.window,
+                clock::monotonic(),
+            );
         }
         lead.land(concluded);
         concluded
@@ -204,7 +208,9 @@ impl Dispatch {
 fn settled(conclusion: &Conclusion, own: Digest) -> Option<(Verdict, Digest)> {
     use crate::claim::exchange::Outcome;
     match *conclusion {
-        Conclusion::Forwarded(Outcome::Delivered(status)) => Some((Verdict::Delivered(status), own)),
+        Conclusion::Forwarded(Outcome::Delivered(status)) => {
+            Some((Verdict::Delivered(status), own))
+        }
         Conclusion::Forwarded(Outcome::Refused(status)) => Some((Verdict::Refused(status), own)),
         Conclusion::Suppressed => Some((Verdict::Unknown, own)),
         Conclusion::Duplicate { verdict, .. } => Some((verdict, own)),

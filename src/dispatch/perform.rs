@@ -26,15 +26,20 @@ impl Dispatch {
     /// deadline after it is won.
     pub(super) async fn perform(&self, copy: &Copy) -> Concluded {
         let Some(owner) = owner() else {
-            tracing::error!("the operating system gives no random numbers: the event is not claimed");
+            tracing::error!(
+                "the operating system gives no random numbers: the event is not claimed"
+            );
             return Concluded::of(Conclusion::StoreUnavailable);
         };
         let began = clock::monotonic();
-        let (mut exchange, mut effect) = Exchange::start(self.terms(copy), owner, copy.digest, began);
+        let (mut exchange, mut effect) =
+            Exchange::start(self.terms(copy), owner, copy.digest, began);
         let mut attempt = Attempt::default();
         loop {
             let input = match effect {
-                Effect::Store(place, operation) => self.ask(place, copy.key, owner, operation).await,
+                Effect::Store(place, operation) => {
+                    self.ask(place, copy.key, owner, operation).await
+                }
                 Effect::Wait(pause) => {
                     tokio::time::sleep(pause).await;
                     Input::Woke
@@ -50,7 +55,13 @@ impl Dispatch {
     }
 
     /// Asks a store, and counts what it says.
-    pub(super) async fn ask(&self, place: Place, key: Key, owner: Owner, operation: Operation) -> Input {
+    pub(super) async fn ask(
+        &self,
+        place: Place,
+        key: Key,
+        owner: Owner,
+        operation: Operation,
+    ) -> Input {
         let began = clock::monotonic();
         let said = match place {
             Place::Shared => self.stores.shared.execute(key, owner, operation).await,
@@ -71,7 +82,12 @@ impl Dispatch {
     }
 
     /// Forwards `copy`, and counts what came of it.
-    pub(super) async fn forward(&self, copy: &Copy, attempt: Attempt, deadline: Monotonic) -> Outcome {
+    pub(super) async fn forward(
+        &self,
+        copy: &Copy,
+        attempt: Attempt,
+        deadline: Monotonic,
+    ) -> Outcome {
         let began = clock::monotonic();
         let may_write = || clock::monotonic() < deadline;
         let forward = Forward {

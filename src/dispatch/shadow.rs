@@ -30,7 +30,9 @@ impl Dispatch {
     /// The attempt, if this copy would have been forwarded.
     async fn claim_in_shadow(&self, copy: &Copy, owner: Owner) -> Option<Attempt> {
         let claim = Operation::Claim { lease: self.options.lease, window: copy.window };
-        let Input::Replied(reply) = self.ask(Place::Shared, copy.key, owner, claim).await else { return None };
+        let Input::Replied(reply) = self.ask(Place::Shared, copy.key, owner, claim).await else {
+            return None;
+        };
         if let Reply::Won { attempt: number, possible_duplicate } = reply {
             return Some(Attempt { number, possible_duplicate });
         }
@@ -48,11 +50,16 @@ const fn record_of(outcome: Outcome, copy: &Copy) -> Operation {
     let (digest, window) = (copy.digest, copy.window);
     let pause = std::time::Duration::ZERO;
     match outcome {
-        Outcome::Delivered(status) => Operation::Settle { verdict: Verdict::Delivered(status), digest, window },
-        Outcome::Refused(status) => Operation::Settle { verdict: Verdict::Refused(status), digest, window },
-        Outcome::Misconfigured(_) | Outcome::Overloaded { .. } | Outcome::Failed(_) | Outcome::Unreached => {
-            Operation::Release { ending: Ending::Failed, pause, window }
+        Outcome::Delivered(status) => {
+            Operation::Settle { verdict: Verdict::Delivered(status), digest, window }
         }
+        Outcome::Refused(status) => {
+            Operation::Settle { verdict: Verdict::Refused(status), digest, window }
+        }
+        Outcome::Misconfigured(_)
+        | Outcome::Overloaded { .. }
+        | Outcome::Failed(_)
+        | Outcome::Unreached => Operation::Release { ending: Ending::Failed, pause, window },
         Outcome::Ambiguous => Operation::Release { ending: Ending::Ambiguous, pause, window },
     }
 }

@@ -16,6 +16,8 @@ use crate::clock::{self, Monotonic};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
+/// How many operations may wait: some seconds of a busy gateway, or about 8 MiB.
+const WAITING_MAX: usize = 65_536;
 /// Between two tries while the store cannot be asked.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -33,22 +35,17 @@ pub(super) struct Unfinished {
 }
 
 /// The queue of them.
+#[derive(Default)]
 pub(super) struct Backlog {
     waiting: Mutex<VecDeque<Unfinished>>,
     filled: Notify,
-    length_max: usize,
 }
 
 impl Backlog {
-    /// An empty queue of at most `length_max`.
-    pub(super) fn new(length_max: usize) -> Self {
-        Self { waiting: Mutex::default(), filled: Notify::new(), length_max }
-    }
-
     /// Takes `unfinished` in, or counts it as lost.
     pub(super) fn add(&self, unfinished: Unfinished, metrics: &Metrics) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() < self.length_max {
+        if waiting.len() < WAITING_MAX {
             waiting.push_back(unfinished);
             drop(waiting);
             self.filled.notify_one();
@@ -65,7 +62,12 @@ impl Backlog {
 
     /// Records them at `store`, in order, until `stop`; then makes one last try for each and returns. An outage is
     /// common to all of them, so one that fails holds the others.
-    pub(super) async fn work(&self, store: &Store, metrics: &Arc<Metrics>, stop: CancellationToken) {
+    pub(super) async fn work(
+        &self,
+        store: &Store,
+        metrics: &Arc<Metrics>,
+        stop: CancellationToken,
+    ) {
         while let Some(next) = self.next(&stop).await {
             let recorded = store.execute(next.key, next.owner, next.operation).await;
             let Err(error) = recorded else { continue };

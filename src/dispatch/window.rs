@@ -32,7 +32,8 @@ impl Windows {
             Basis::Event | Basis::Template => self.kind(kind),
             Basis::Id | Basis::Body => self.fallback,
         };
-        let presentable = expires.since_epoch().saturating_sub(now.since_epoch()).saturating_add(BEYOND_EXPIRY);
+        let presentable =
+            expires.since_epoch().saturating_sub(now.since_epoch()).saturating_add(BEYOND_EXPIRY);
         configured.max(presentable).min(WINDOW_MAX)
     }
 
@@ -63,6 +64,9 @@ mod tests {
     #[test]
     fn no_window_ends_before_the_token_does() {
         let expires = UnixTime::from_epoch(NOW.since_epoch() + 2 * HOUR);
-        assert_eq!(windows().of(EventKind::TrackPublished, Basis::Event, expires, NOW), 2 * HOUR + BEYOND_EXPIRY);
+        assert_eq!(
+            windows().of(EventKind::TrackPublished, Basis::Event, expires, NOW),
+            2 * HOUR + BEYOND_EXPIRY
+        );
     }
 }

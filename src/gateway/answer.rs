@@ -31,11 +31,16 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 /// Why a copy gets no exchange.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
+    /// No webhook path, and nothing else is served.
+    #[error("nothing is served on this path")]
+    NoRoute,
     /// Not a POST.
     #[error("method {0} on a webhook path")]
     Method(http::Method),
     /// The gateway's own `Via` came back to it.
-    #[error("the request has passed through oncehook before: the backend's URL leads back to the gateway")]
+    #[error(
+        "the request has passed through oncehook before: the backend's URL leads back to the gateway"
+    )]
     Loop,
     /// Not signed by a key of this route, or not as signed.
     #[error(transparent)]
@@ -154,12 +159,16 @@ fn of_outcome(outcome: Outcome) -> Answer {
             Answer::failed(status, "backend-overloaded", "the backend asks to try again later")
                 .after(retry_after.map(|after| after.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)))
         }
-        Outcome::Failed(Some(504)) => {
-            Answer::failed(StatusCode::GATEWAY_TIMEOUT, "backend-failed", "the backend answered 504")
-        }
-        Outcome::Failed(_) => {
-            Answer::failed(StatusCode::BAD_GATEWAY, "backend-failed", "the backend failed to handle the event")
-        }
+        Outcome::Failed(Some(504)) => Answer::failed(
+            StatusCode::GATEWAY_TIMEOUT,
+            "backend-failed",
+            "the backend answered 504",
+        ),
+        Outcome::Failed(_) => Answer::failed(
+            StatusCode::BAD_GATEWAY,
+            "backend-failed",
+            "the backend failed to handle the event",
+        ),
         Outcome::Unreached => Answer::failed(
             StatusCode::SERVICE_UNAVAILABLE,
             "backend-unreached",
@@ -176,34 +185,51 @@ fn of_outcome(outcome: Outcome) -> Answer {
 impl From<&Rejection> for Answer {
     fn from(rejection: &Rejection) -> Self {
         match rejection {
-            Rejection::Method(_) => {
-                Self::refused(StatusCode::METHOD_NOT_ALLOWED, "refused", "webhooks are sent by POST")
+            Rejection::NoRoute => {
+                Self::refused(StatusCode::NOT_FOUND, "no-route", "nothing is served on this path")
             }
-            Rejection::Loop => {
-                Self::refused(StatusCode::LOOP_DETECTED, "loop", "the backend's URL leads back to the gateway")
-            }
+            Rejection::Method(_) => Self::refused(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "refused",
+                "webhooks are sent by POST",
+            ),
+            Rejection::Loop => Self::refused(
+                StatusCode::LOOP_DETECTED,
+                "loop",
+                "the backend's URL leads back to the gateway",
+            ),
             // Without a reason: whoever guesses should learn nothing. The log has it.
-            Rejection::Unsigned(_) | Rejection::TwoTokens => Self::refused(StatusCode::UNAUTHORIZED, "refused", ""),
-            Rejection::TooLarge(_) => {
-                Self::refused(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the body is longer than the gateway takes")
+            Rejection::Unsigned(_) | Rejection::TwoTokens => {
+                Self::refused(StatusCode::UNAUTHORIZED, "refused", "")
             }
-            Rejection::BodySlow(_) => {
-                Self::failed(StatusCode::SERVICE_UNAVAILABLE, "body-slow", "the body did not come in time")
-            }
+            Rejection::TooLarge(_) => Self::refused(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                "the body is longer than the gateway takes",
+            ),
+            Rejection::BodySlow(_) => Self::failed(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "body-slow",
+                "the body did not come in time",
+            ),
             Rejection::BodyBroken(_) => {
                 Self::failed(StatusCode::SERVICE_UNAVAILABLE, "body-broken", "the body broke off")
             }
-            Rejection::Crowded => {
-                Self::failed(StatusCode::SERVICE_UNAVAILABLE, "crowded", "too many bodies are under way")
-            }
+            Rejection::Crowded => Self::failed(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "crowded",
+                "too many bodies are under way",
+            ),
             Rejection::Unanswered(_) => Self::failed(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "unanswered",
                 "there is no result yet; the next copy will be told of it",
             ),
-            Rejection::Broken => {
-                Self::failed(StatusCode::INTERNAL_SERVER_ERROR, "broken", "the gateway failed; its log says more")
-            }
+            Rejection::Broken => Self::failed(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "broken",
+                "the gateway failed; its log says more",
+            ),
         }
     }
 }
@@ -298,7 +324,11 @@ mod tests {
         for conclusion in conclusions {
             for collapsed in [false, true] {
                 let answer = Answer::from(&Concluded { collapsed, ..Concluded::of(conclusion) });
-                assert!(tried_again(answer.status.as_u16()), "{conclusion:?} became {}", answer.status);
+                assert!(
+                    tried_again(answer.status.as_u16()),
+                    "{conclusion:?} became {}",
+                    answer.status
+                );
                 assert_eq!(answer.result, AnswerResult::Failed, "{conclusion:?}");
             }
         }
@@ -320,13 +350,18 @@ mod tests {
         let told = |after| {
             let outcome = Outcome::Overloaded { status: 503, retry_after: after };
             let answer = Answer::from(&Concluded::of(Conclusion::Forwarded(outcome)));
-            respond(&answer, "r").headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned())
+            respond(&answer, "r")
+                .headers()
+                .get(RETRY_AFTER)
+                .map(|value| value.to_str().unwrap().to_owned())
         };
         assert_eq!(told(None), None);
         assert_eq!(told(Some(Duration::ZERO)).as_deref(), Some("2"));
         assert_eq!(told(Some(Duration::from_secs(7))).as_deref(), Some("7"));
         assert_eq!(told(Some(Duration::from_secs(3_600))).as_deref(), Some("10"));
-        let busy = Answer::from(&Concluded::of(Conclusion::Busy { retry_after: Duration::from_millis(1_200) }));
+        let busy = Answer::from(&Concluded::of(Conclusion::Busy {
+            retry_after: Duration::from_millis(1_200),
+        }));
         assert_eq!(respond(&busy, "r").headers().get(RETRY_AFTER).unwrap(), "2");
         let busy = Answer::from(&Concluded::of(Conclusion::Busy { retry_after: Duration::ZERO }));
         assert_eq!(respond(&busy, "r").headers().get(RETRY_AFTER).unwrap(), "1");
@@ -337,7 +372,8 @@ mod tests {
         for (verdict, expected) in
             [(Verdict::Delivered(204), 204), (Verdict::Refused(422), 422), (Verdict::Unknown, 200)]
         {
-            let answer = Answer::from(&Concluded::of(Conclusion::Duplicate { verdict, conflict: false }));
+            let answer =
+                Answer::from(&Concluded::of(Conclusion::Duplicate { verdict, conflict: false }));
             assert_eq!((answer.status.as_u16(), answer.word), (expected, "duplicate"));
         }
     }

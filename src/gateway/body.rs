@@ -32,9 +32,14 @@ impl Shelf {
         Self(Arc::new(Semaphore::new((bytes_max / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS))))
     }
 
-    fn reserve(&self, place: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Result<(), Rejection> {
+    fn reserve(
+        &self,
+        place: &mut Option<OwnedSemaphorePermit>,
+        bytes: usize,
+    ) -> Result<(), Rejection> {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).map_err(|_| Rejection::Crowded)?;
-        let more = Arc::clone(&self.0).try_acquire_many_owned(units).map_err(|_| Rejection::Crowded)?;
+        let more =
+            Arc::clone(&self.0).try_acquire_many_owned(units).map_err(|_| Rejection::Crowded)?;
         match place {
             Some(place) => place.merge(more),
             None => *place = Some(more),
@@ -120,7 +125,10 @@ mod tests {
         type Data = Bytes;
         type Error = hyper::Error;
 
-        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
             match self.ready.next() {
                 Some(part) => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(part))))),
                 None if self.ends => Poll::Ready(None),
@@ -140,7 +148,8 @@ mod tests {
     #[tokio::test]
     async fn parts_are_joined_in_order() {
         let shelf = Shelf::new(1 << 20);
-        let read = read(chunks(&[b"one ", b"two ", b"", b"three"]), &shelf, 100, PATIENT).await.unwrap();
+        let read =
+            read(chunks(&[b"one ", b"two ", b"", b"three"]), &shelf, 100, PATIENT).await.unwrap();
         assert_eq!(read.bytes, "one two three");
     }
 
@@ -148,8 +157,14 @@ mod tests {
     async fn the_limit_is_exact_whether_or_not_the_length_is_announced() {
         let shelf = Shelf::new(1 << 20);
         assert_eq!(read(whole(b"12345"), &shelf, 5, PATIENT).await.unwrap().bytes, "12345");
-        assert!(matches!(read(whole(b"123456"), &shelf, 5, PATIENT).await, Err(Rejection::TooLarge(5))));
-        assert_eq!(read(chunks(&[b"123", b"45"]), &shelf, 5, PATIENT).await.unwrap().bytes, "12345");
+        assert!(matches!(
+            read(whole(b"123456"), &shelf, 5, PATIENT).await,
+            Err(Rejection::TooLarge(5))
+        ));
+        assert_eq!(
+            read(chunks(&[b"123", b"45"]), &shelf, 5, PATIENT).await.unwrap().bytes,
+            "12345"
+        );
         let long = read(chunks(&[b"123", b"456"]), &shelf, 5, PATIENT).await;
         assert!(matches!(long, Err(Rejection::TooLarge(5))));
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, VIA};
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::dispatch::window::Windows;
-use crate::dispatch::{Concluded, Copy, Dispatch, Peer};
+use crate::dispatch::{Concluded, Copy, Dispatch, Peer, via_seen};
 use crate::telemetry::Metrics;
 use crate::webhook::key::{self, Identity};
 use crate::webhook::verify::{Refusal, Verifier};
@@ -29,7 +29,7 @@ use answer::{Answer, Rejection};
 use body::Shelf;
 use report::Report;
 
-/// What `Via` calls every oncehook: a request that has it has been here.
+/// What every oncehook calls itself in `Via`: a request that names it has been here.
 pub const VIA_NAME: &str = "oncehook";
 /// A sender's own request id is kept if it is no longer.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -78,7 +78,14 @@ impl Gateway {
         metrics: Arc<Metrics>,
         exchanges: TaskTracker,
     ) -> Self {
-        Self { routes, options, shelf: Shelf::new(options.bodies_bytes_max), dispatch, metrics, exchanges }
+        Self {
+            routes,
+            options,
+            shelf: Shelf::new(options.bodies_bytes_max),
+            dispatch,
+            metrics,
+            exchanges,
+        }
     }
 
     /// Whether `path` is a webhook path.
@@ -86,11 +93,14 @@ impl Gateway {
         self.routes.contains_key(path)
     }
 
-    /// Answers one request; `None` if its path is no webhook path.
-    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Option<Response<Full<Bytes>>> {
-        let route = self.routes.get(request.uri().path())?;
+    /// Answers one request; on a path that is no webhook path, that nothing is served there.
+    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
+        let Some(route) = self.routes.get(request.uri().path()) else {
+            return not_found(&request_id(request.headers()));
+        };
         let _in_flight = self.metrics.in_flight();
-        let mut report = Report::begin(&route.destination.name, &peer, request_id(request.headers()));
+        let mut report =
+            Report::begin(&route.destination.name, &peer, request_id(request.headers()));
         let answer = match self.webhook(route, request, peer, &mut report).await {
             Ok(concluded) => Answer::from(&concluded),
             Err(rejection) => {
@@ -100,7 +110,7 @@ impl Gateway {
             }
         };
         report.end(&answer, &self.metrics);
-        Some(answer::respond(&answer, report.request_id()))
+        answer::respond(&answer, report.request_id())
     }
 
     async fn webhook(
@@ -115,7 +125,8 @@ impl Gateway {
         // Before the body is read: whoever has no valid token is not worth the memory, and gets no 100 (Continue).
         let signature = route.verifier.check_token(authorization(&head.headers)?, clock::unix())?;
         let options = &self.options;
-        let body = body::read(body, &self.shelf, options.body_bytes_max, options.body_timeout).await?;
+        let body =
+            body::read(body, &self.shelf, options.body_bytes_max, options.body_timeout).await?;
         let webhook = route.verifier.check_body(signature, body.bytes)?;
 
         let keyed = key::identify(&webhook, route.destination.name.as_str(), &route.identity);
@@ -163,21 +174,17 @@ impl Gateway {
     }
 }
 
+/// The answer on a path that nobody serves.
+pub fn not_found(request_id: &str) -> Response<Full<Bytes>> {
+    answer::respond(&Answer::from(&Rejection::NoRoute), request_id)
+}
+
 /// Checks what needs no key.
 fn admit(head: &http::request::Parts) -> Result<(), Rejection> {
     if head.method != Method::POST {
         return Err(Rejection::Method(head.method.clone()));
     }
-    let been_here = head.headers.get_all(VIA).iter().any(|via| names_us(via.as_bytes()));
-    if been_here { Err(Rejection::Loop) } else { Ok(()) }
-}
-
-/// `Via: 1.1 vegur, 2.0 oncehook (comment)`: protocol, then who (RFC 9110, section 7.6.3).
-fn names_us(via: &[u8]) -> bool {
-    via.split(|byte| *byte == b',').any(|hop| {
-        let mut words = hop.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
-        words.nth(1).is_some_and(|name| name.eq_ignore_ascii_case(VIA_NAME.as_bytes()))
-    })
+    if via_seen(&head.headers, VIA_NAME) { Err(Rejection::Loop) } else { Ok(()) }
 }
 
 /// The one token.
@@ -191,10 +198,12 @@ fn authorization(headers: &HeaderMap) -> Result<&[u8], Rejection> {
 }
 
 /// The sender's request id if it is fit for a log line, or a new one.
-fn request_id(headers: &HeaderMap) -> Arc<str> {
+pub fn request_id(headers: &HeaderMap) -> Arc<str> {
     let given = headers.get("x-request-id").and_then(|id| id.to_str().ok());
     let fit = given.filter(|id| {
-        !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_graphic())
+        !id.is_empty()
+            && id.len() <= REQUEST_ID_BYTES_MAX
+            && id.bytes().all(|byte| byte.is_ascii_graphic())
     });
     fit.map_or_else(fresh_request_id, Arc::from)
 }
@@ -207,15 +216,6 @@ fn fresh_request_id() -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_our_own_name_in_via_is_a_loop() {
-        assert!(names_us(b"1.1 oncehook"));
-        assert!(names_us(b"1.0 fred, 2.0  Oncehook (x)"));
-        assert!(!names_us(b"1.1 nginx"));
-        assert!(!names_us(b"1.1 oncehook-staging"));
-        assert!(!names_us(b""));
-    }
 
     #[test]
     fn a_request_id_is_kept_only_if_a_log_line_can_hold_it() {

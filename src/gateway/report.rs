@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::claim::exchange::{Conclusion, Outcome};
 use crate::claim::Key;
+use crate::claim::exchange::{Conclusion, Outcome};
 use crate::clock::{self, Monotonic};
 use crate::dispatch::{Concluded, Peer};
 use crate::telemetry::labels::AnswerResult;
@@ -62,16 +62,20 @@ impl Report {
     /// It is verified, and this is what it says.
     pub(super) fn identified(&mut self, keyed: &Keyed<'_>) {
         let id = keyed.id.as_deref().filter(|id| id.len() <= ID_BYTES_MAX).map(str::to_owned);
-        self.identified = Some(Identified { kind: keyed.kind, basis: keyed.basis, key: keyed.key, id });
+        self.identified =
+            Some(Identified { kind: keyed.kind, basis: keyed.basis, key: keyed.key, id });
     }
 
     /// Its exchange is over.
     pub(super) fn concluded(&mut self, concluded: &Concluded, metrics: &Metrics) {
         if let Conclusion::Duplicate { conflict: true, .. } = concluded.conclusion {
             metrics.key_conflict();
-            let key = self.identified.as_ref().map(|identified| tracing::field::display(identified.key));
+            let key =
+                self.identified.as_ref().map(|identified| tracing::field::display(identified.key));
             tracing::warn!(
-                key, route = self.route.as_str(), request_id = &*self.request_id,
+                key,
+                route = self.route.as_str(),
+                request_id = &*self.request_id,
                 "a duplicate's content differs from what was forwarded"
             );
         }
@@ -116,24 +120,30 @@ impl Report {
         match (&self.rejection, answer.result) {
             (Some(Rejection::Unsigned(refusal)), _) => Some(refusal.label()),
             (Some(Rejection::TwoTokens), _) => Some("two_tokens"),
-            (Some(_), _) | (None, AnswerResult::Failed | AnswerResult::Refused) => Some(answer.word),
-            (None, AnswerResult::Forwarded | AnswerResult::Duplicate | AnswerResult::Collapsed) => None,
+            (Some(_), _) | (None, AnswerResult::Failed | AnswerResult::Refused) => {
+                Some(answer.word)
+            }
+            (None, AnswerResult::Forwarded | AnswerResult::Duplicate | AnswerResult::Collapsed) => {
+                None
+            }
         }
     }
 
     /// What the operator should do, where only the operator can.
     fn hint(&self) -> Option<&'static str> {
         match (&self.rejection, self.concluded.map(|concluded| concluded.conclusion)) {
-            (Some(Rejection::Loop), _) => Some("point the route's backend at the backend, not at the gateway"),
-            (Some(Rejection::TooLarge(_)), _) => {
-                Some("the event is lost to LiveKit, which takes 413 for success: raise limits.body_max")
+            (Some(Rejection::Loop), _) => {
+                Some("point the route's backend at the backend, not at the gateway")
             }
-            (None, Some(Conclusion::Forwarded(Outcome::Misconfigured(401 | 403)))) => {
-                Some("the backend rejects an authentic event: give it the API key and secret that LiveKit signs with")
-            }
-            (None, Some(Conclusion::Forwarded(Outcome::Misconfigured(_)))) => {
-                Some("the backend rejects an authentic event: check the path and method in the route's backend URL")
-            }
+            (Some(Rejection::TooLarge(_)), _) => Some(
+                "the event is lost to LiveKit, which takes 413 for success: raise limits.body_max",
+            ),
+            (None, Some(Conclusion::Forwarded(Outcome::Misconfigured(401 | 403)))) => Some(
+                "the backend rejects an authentic event: give it the API key and secret that LiveKit signs with",
+            ),
+            (None, Some(Conclusion::Forwarded(Outcome::Misconfigured(_)))) => Some(
+                "the backend rejects an authentic event: check the path and method in the route's backend URL",
+            ),
             (Some(_) | None, _) => None,
         }
     }

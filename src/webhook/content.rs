@@ -181,3 +181,67 @@ fn hash(seed: u64, bytes: &[u8]) -> u64 {
     let tail = tail.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte));
     fold(fold(state, tail), ODD)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(body: &str) -> u64 {
+        digest(body.as_bytes(), &[7; 32]).0
+    }
+
+    #[test]
+    fn order_space_and_minted_members_make_no_difference() {
+        let one = r#"{"event":"e","id":"EV_a","createdAt":"1","room":{"sid":"R","numParticipants":2},"a":[1,{"b":"2","c":{}}]}"#;
+        let other = r#" { "a": [ "1", {"c" : {}, "b":2} ], "room": {"num_publishers":9, "sid":"R"}, "event":"e", "num_dropped":{"id":[1]} } "#;
+        assert_eq!(of(one), of(other));
+    }
+
+    #[test]
+    fn everything_else_does() {
+        let bodies = [
+            r#"{"a":["b","c"]}"#,
+            r#"{"a":["c","b"]}"#,
+            r#"{"a":["bc"]}"#,
+            r#"{"a":["b"],"c":[]}"#,
+            r#"{"a":["b",["c"]]}"#,
+            r#"{"a":{"b":"c"}}"#,
+            r#"{"b":{"a":"c"}}"#,
+            r#"{"a":{"b":"c","id":"x"}}"#,
+            r#"{"a":{"b":"c","id":"y"}}"#,
+            r#"{"a":{"b":"c"},"room":{}}"#,
+            r#"{"a":{"b":"c","numParticipants":1}}"#,
+            r#"{"a":{"b":"c","numParticipants":2}}"#,
+            r#"{"a":"b\"c"}"#,
+            r#"{"a":"b\\"}"#,
+            r#"{"a":"\u0000"}"#,
+            r#"{"a":""}"#,
+            "{}",
+            "",
+        ];
+        for (place, body) in bodies.iter().enumerate() {
+            let earlier = bodies[..place].iter().find(|earlier| of(earlier) == of(body));
+            assert_eq!(earlier, None, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_taken_as_its_bytes() {
+        let nested = |levels: usize| "[".repeat(levels);
+        let bytes = u64::from_be_bytes([7; 8]);
+        assert_ne!(of(&nested(DEPTH_MAX)), bytes);
+        assert_eq!(of(&nested(DEPTH_MAX + 1)), bytes);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_bytes_have_a_digest(body in r#"[\[\]{},:"\\a 1]{0,64}"#, bytes: Vec<u8>) {
+            prop_assert_eq!(of(&body), of(&body));
+            digest(&bytes, &[0; 32]);
+        }
+    }
+}

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use secrecy::SecretString;
 
-use super::event::{Event, EventKind};
+use super::event::{Event, EventKind, Field, Value};
 use super::key::{Basis, Identity, identify};
 use super::verify::{KeyRing, Verifier, Webhook, sign};
 use crate::claim::{Digest, Key};
@@ -289,8 +289,9 @@ proptest! {
             body[at] = byte;
         }
         let event = Event::parse(&body);
-        let fields = super::event::Field::ALL.map(|field| event.value(field).is_some());
-        prop_assert_eq!(fields.len(), 20);
+        for field in Field::ALL {
+            let _: Option<Value<'_>> = event.value(field);
+        }
         identify(&webhook(body.clone()), "/", &Identity::Event);
     }
 

@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use super::refusal::{Part, Refusal};
 use crate::clock::UnixTime;
 
-/// The longest token that is looked at. LiveKit's have some 320 bytes; a longer one is not worth decoding.
+/// The longest token that is looked at. LiveKit's have some 250 bytes; a longer one is not worth decoding.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 /// How far the clocks of a sender and of this process may be apart, as livekit/protocol's `auth/verifier.go` has it.

@@ -11,4 +11,14 @@
 )]
 
 mod architecture;
+mod claim_model;
+mod claim_protocol;
+mod claim_world;
+mod store;
+mod store_faults;
+mod store_memory;
+mod store_redis;
 mod support;
+mod webhook;
+mod webhook_cli;
+mod webhook_token;

@@ -97,3 +97,59 @@ pub(super) fn with_sources(error: &StoreError) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Redis 7 says in the first word, and what 6.2 says about a command inside a script.
+    #[test]
+    fn passing_states_and_wrong_settings_are_told_apart() {
+        let passing = [
+            "LOADING Redis is loading the dataset in memory",
+            "READONLY You can't write against a read only replica.",
+            "ERR Error running script (call to f_a): @user_script:9: -READONLY You can't write against a read only replica.",
+            "@user_script: 9: -OOM command not allowed when used memory > 'maxmemory'.",
+            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "CLUSTERDOWN Hash slot not served",
+            "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+            "NOREPLICAS Not enough good replicas to write.",
+            "ERR max number of clients reached",
+        ];
+        for text in passing {
+            let error = server_error(text.to_owned());
+            assert!(
+                matches!(error, StoreError::Unavailable(_)) && !error.is_misconfigured(),
+                "{text}: {error:?}"
+            );
+        }
+        let settings = [
+            ("NOAUTH Authentication required.", "credentials"),
+            ("WRONGPASS invalid username-password pair or user is disabled.", "credentials"),
+            (
+                "ERR AUTH <password> called without any password configured for the default user.",
+                "credentials",
+            ),
+            ("NOPERM this user has no permissions to run the 'evalsha' command", "permission"),
+            (
+                "ERR The user executing the script can't run this command or subcommand script: a",
+                "permission",
+            ),
+            (
+                "@user_script: 9: The user executing the script can't run this command or subcommand",
+                "permission",
+            ),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", "foreign"),
+            ("BADRECORD the key holds what this version of oncehook did not write", "foreign"),
+            ("ERR unknown command `EVALSHA`, with args beginning with: ", "unsupported"),
+            ("MOVED 3999 127.0.0.1:6381", "unsupported"),
+        ];
+        for (text, label) in settings {
+            let error = server_error(text.to_owned());
+            assert!(error.label() == label && error.is_misconfigured(), "{text}: {error:?}");
+        }
+        assert_eq!(server_error("ERR Protocol error: too big".to_owned()).label(), "unexpected");
+    }
+}

@@ -77,12 +77,18 @@ struct Tls {
 pub(super) struct Link {
     connection: MultiplexedConnection,
     /// What moves the bytes. It would wait for answers that never come; so it ends with the last clone.
-    _driver: Arc<AbortOnDropHandle<()>>,
+    driver: Arc<AbortOnDropHandle<()>>,
 }
 
 impl Link {
     pub(super) const fn connection(&mut self) -> &mut MultiplexedConnection {
         &mut self.connection
+    }
+
+    /// Whether the other side has closed it, as servers and balancers do with what is idle. Asking over such a link
+    /// would fail though nothing is wrong.
+    pub(super) fn is_closed(&self) -> bool {
+        self.driver.is_finished()
     }
 }
 
@@ -137,7 +143,7 @@ impl Connector {
                 .await
                 .map_err(|error| classify::error(&error))?;
         let driver = Arc::new(AbortOnDropHandle::new(TaskTracker::new().spawn(driver)));
-        let mut link = Link { connection, _driver: driver };
+        let mut link = Link { connection, driver };
         if let Some(credentials) = &self.credentials {
             link.send(&auth(credentials)).await?;
         }

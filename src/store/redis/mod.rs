@@ -158,7 +158,7 @@ impl Redis {
         &self,
         command: impl AsyncFnOnce(&mut MultiplexedConnection) -> redis::RedisResult<Value>,
     ) -> Result<Value, StoreError> {
-        let current = Arc::clone(&self.current());
+        let current = self.usable();
         let answer = self.ask_over(&current, command).await;
         if answer.as_ref().is_err_and(StoreError::spoils_connection) {
             self.replace(&current);
@@ -181,6 +181,15 @@ impl Redis {
             .await
             .map_err(|_| StoreError::Timeout(self.operation_timeout))?
             .map_err(|error| classify::error(&error))
+    }
+
+    /// The connection in use, or the one to be made if there is none that is open.
+    fn usable(&self) -> Arc<OnceCell<Link>> {
+        let mut current = self.current();
+        if current.get().is_some_and(Link::is_closed) {
+            *current = Arc::default();
+        }
+        Arc::clone(&current)
     }
 
     /// Lets the next operation connect anew, unless somebody has seen to that already.

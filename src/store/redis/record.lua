@@ -4,7 +4,7 @@
 --   1L<owner>:<attempts>:<lapses>:<until>       leased
 --   1R<attempts>:<lapses>:<not before>          released
 --   1S<D|R|U><status>:<digest>                  settled: delivered, refused, unknown
--- Owner and digest are hexadecimal strings and stay strings: a Lua number holds no more than 53 bits of them.
+-- Owner (hexadecimal) and digest (base64url) stay strings: a Lua number holds no more than 53 bits of them.
 --
 -- Every command goes through pcall and its error is returned as it came: Redis 6.2 strips the code off an error that
 -- redis.call raises, and the gateway could no longer tell a wrong setting from a passing state.
@@ -28,7 +28,7 @@ if stored then
     attempts, lapses, time = string.match(stored, '^1R(%d+):(%d+):(%d+)$')
   elseif version_and_state == '1S' then
     state = 'settled'
-    verdict, digest = string.match(stored, '^1S([DRU]%d+):(%x+)$')
+    verdict, digest = string.match(stored, '^1S([DRU]%d+):([%w_-]+)$')
   end
   if state == 'vacant' or not owner or not attempts or not verdict then
     return redis.error_reply('BADRECORD the key holds what this version of oncehook did not write')

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, Value};
 
-use crate::claim::record::{Operation, Reply};
+use crate::claim::record::{Ending, Operation, Reply};
 use crate::claim::{Digest, Owner, Verdict};
 use crate::store::{StoreError, millis, remembered};
 
@@ -117,19 +119,21 @@ fn text(value: &Value) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }
 
-fn write_ending(ending: crate::claim::record::Ending) -> &'static str {
+fn write_ending(ending: Ending) -> &'static str {
     match ending {
-        crate::claim::record::Ending::Failed => "failed",
-        crate::claim::record::Ending::Ambiguous => "ambiguous",
+        Ending::Failed => "failed",
+        Ending::Ambiguous => "ambiguous",
     }
 }
 
+/// In base64url, which keeps the record within an allocation of 40 bytes: most of what Redis holds is settled records.
 fn write_digest(digest: Digest) -> String {
-    format!("{:016x}", digest.0)
+    URL_SAFE_NO_PAD.encode(digest.0.to_be_bytes())
 }
 
 fn read_digest(text: &str) -> Option<Digest> {
-    u64::from_str_radix(text, 16).ok().map(Digest)
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    Some(Digest(u64::from_be_bytes(bytes.try_into().ok()?)))
 }
 
 fn write_verdict(verdict: Verdict) -> String {

@@ -1,1 +1,4 @@
 //! Real parts for the tests: backends, senders, Redis servers, gateways.
+
+pub(crate) mod redis;
+pub(crate) mod store;

@@ -1,0 +1,30 @@
+# The image holds three files: the binary, linked statically, the CAs that Debian trusts,
+# and the name of the user. No shell, nothing to write to:
+#
+#   docker build -t oncehook .
+#   docker run --read-only --cap-drop ALL --security-opt no-new-privileges -p 8443:8443 \
+#       -v "$PWD/oncehook.toml:/etc/oncehook/oncehook.toml:ro" oncehook
+#
+# In a container `listen.address` has to be 0.0.0.0:8443 or [::]:8443; the admin listener
+# stays on its loopback address, where the health check asks.
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /build
+COPY . .
+# The target has to be named: then only what is shipped is static, not the macros that
+# the compiler loads.
+RUN RUSTFLAGS="-C target-feature=+crt-static" \
+    cargo build --release --locked --bin oncehook --target "$(rustc --print host-tuple)" \
+    && mkdir -p /image/etc/ssl/certs \
+    && cp "target/$(rustc --print host-tuple)/release/oncehook" /image/oncehook \
+    && cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ \
+    && echo 'oncehook:x:65532:65532::/:/oncehook' > /image/etc/passwd
+
+FROM scratch
+COPY --from=build /image/ /
+USER 65532:65532
+EXPOSE 8443
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["/oncehook", "healthcheck"]
+ENTRYPOINT ["/oncehook"]
+CMD ["run", "--config", "/etc/oncehook/oncehook.toml"]

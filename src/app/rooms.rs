@@ -1,0 +1,308 @@
+//! Translates sections of the configuration into what each room is held to. The only place that knows both.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{self, Config};
+use crate::dispatch::window::Windows;
+use crate::dispatch::{self, Stores};
+use crate::gateway::{self, VIA_NAME};
+use crate::listener::{self, tls};
+use crate::relay::{self, Relay};
+use crate::store::Store;
+use crate::store::memory::{self, Memory};
+use crate::store::redis::{
+    ClientCertificate, Credentials, Endpoint, Options as RedisOptions, Redis, TlsOptions,
+};
+use crate::telemetry::{Metrics, log};
+use crate::upstream::{self, BuildError, PathPolicy, Upstream};
+use crate::webhook::verify::{KeyRing, KeyRingError, Tenant, Verifier};
+
+use super::StartError;
+
+/// A sender is answered this long after the last moment at which an exchange may still forward, at the latest.
+const ANSWER_SLACK: Duration = Duration::from_millis(1_500);
+
+/// Of a store's memory, how much goes to settled keys that are remembered beside a shared store, and how much to
+/// records of its own while that one cannot be asked.
+const SHARES: usize = 2;
+
+/// HTTP/2, as far as it is not configured: what h2's advisories recommend, and windows for LiveKit's bodies.
+const PENDING_RESETS_MAX: usize = 20;
+const LOCAL_RESETS_MAX: usize = 128;
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The relay waits as nginx does.
+const RELAY: relay::Options = relay::Options {
+    head_timeout: Duration::from_secs(60),
+    idle_timeout: Duration::from_secs(60),
+    tunnel_idle_timeout: Duration::from_secs(3_600),
+};
+
+/// The log.
+pub(super) fn log(section: &config::Log) -> log::Options {
+    let format = match section.format {
+        config::LogFormat::Json => log::Format::Json,
+        config::LogFormat::Text => log::Format::Text,
+    };
+    let level = match section.level {
+        config::LogLevel::Error => "error",
+        config::LogLevel::Warn => "warn",
+        config::LogLevel::Info => "info",
+        config::LogLevel::Debug => "debug",
+        config::LogLevel::Trace => "trace",
+    };
+    log::Options { format, filter: level.to_owned() }
+}
+
+/// TLS of the listener; `None` for plain HTTP.
+pub(super) fn listener_tls(section: &config::Tls) -> Result<Option<tls::Tls>, StartError> {
+    match section {
+        config::Tls::Off => Ok(None),
+        config::Tls::SelfSigned => {
+            let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+            Ok(Some(tls::self_signed(&names)?.tls))
+        }
+        config::Tls::Certificates(certificates) => {
+            let pairs: Vec<_> = certificates
+                .iter()
+                .map(|pair| tls::Files {
+                    certificate: pair.certificate_file.clone(),
+                    key: pair.key_file.clone(),
+                })
+                .collect();
+            Ok(Some(tls::server_config(&pairs)?))
+        }
+    }
+}
+
+/// The listener.
+pub(super) fn listener(config: &Config, tls: Option<&tls::Tls>) -> listener::Options {
+    let limits = &config.limits;
+    let head_bytes = u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX);
+    listener::Options {
+        address: config.listen.address,
+        tls: tls.map(|tls| Arc::clone(&tls.server)),
+        connections_max: limits.connections_max,
+        connections_per_source_max: limits.connections_per_source_max,
+        handshake_timeout: limits.handshake_timeout,
+        head_timeout: limits.head_timeout,
+        idle_timeout: limits.idle_timeout,
+        head_bytes_max: limits.head_bytes_max,
+        headers_max: limits.head_fields_max,
+        http2: listener::Http2 {
+            streams_max: limits.http2_streams_max,
+            header_list_bytes_max: head_bytes,
+            pending_resets_max: PENDING_RESETS_MAX,
+            local_resets_max: LOCAL_RESETS_MAX,
+            stream_window_bytes: STREAM_WINDOW_BYTES,
+            connection_window_bytes: CONNECTION_WINDOW_BYTES,
+            ping_interval: PING_INTERVAL,
+            ping_timeout: PING_TIMEOUT,
+        },
+    }
+}
+
+/// The gateway.
+pub(super) fn gateway(config: &Config) -> gateway::Options {
+    gateway::Options {
+        body_bytes_max: config.limits.body_bytes_max,
+        body_timeout: config.limits.body_timeout,
+        bodies_bytes_max: config.limits.body_memory_bytes_max,
+        answer_within: config
+            .claim
+            .lease
+            .saturating_sub(config.claim.guard)
+            .saturating_add(ANSWER_SLACK),
+    }
+}
+
+/// Dispatch.
+pub(super) const fn dispatch(config: &Config) -> dispatch::Options {
+    dispatch::Options {
+        lease: config.claim.lease,
+        guard: config.claim.guard,
+        join_wait: config.claim.join_wait,
+        on_ambiguous: config.claim.on_ambiguous,
+        on_store_error: config.claim.on_store_error,
+        followers_max: config.limits.followers_max,
+    }
+}
+
+/// The stores.
+pub(super) fn stores(section: &config::Store) -> Result<Stores, StartError> {
+    let memory = |bytes_max| Memory::new(memory::Options { bytes_max });
+    let bytes_max = section.memory_bytes_max;
+    Ok(match &section.kind {
+        // What such a store forgets or cannot take, nobody else remembers: the other two are only there for the form.
+        config::StoreKind::Memory => Stores {
+            shared: Store::Memory(memory(bytes_max)),
+            local: memory(0),
+            remembered: memory(0),
+        },
+        config::StoreKind::Redis(section) => Stores {
+            shared: Store::Redis(redis(section)?),
+            local: memory(bytes_max / SHARES),
+            remembered: memory(bytes_max / SHARES),
+        },
+    })
+}
+
+fn redis(section: &config::Redis) -> Result<Redis, StartError> {
+    let database =
+        u16::try_from(section.database).map_err(|_| StartError::Database(section.database))?;
+    let credentials = section
+        .password
+        .clone()
+        .map(|password| Credentials { username: section.username.clone(), password });
+    Ok(Redis::new(RedisOptions {
+        endpoint: Endpoint::Tcp { host: section.host.clone(), port: section.port },
+        credentials,
+        database,
+        tls: section.tls.as_ref().map(redis_tls).transpose()?,
+        prefix: section.prefix.clone(),
+        connect_timeout: section.connect_timeout,
+        operation_timeout: section.operation_timeout,
+        breaker_failures: section.breaker_failures,
+        breaker_probe_interval: section.breaker_probe_interval,
+    })?)
+}
+
+fn redis_tls(section: &config::UpstreamTls) -> Result<TlsOptions, StartError> {
+    let client = match &section.client {
+        None => None,
+        Some(pair) => {
+            let key = String::from_utf8(read(&pair.key_file)?)
+                .map_err(|_| StartError::NotPem(pair.key_file.clone()))?;
+            Some(ClientCertificate { chain: read(&pair.certificate_file)?, key: key.into() })
+        }
+    };
+    Ok(TlsOptions {
+        ca: section.ca_file.as_deref().map(read).transpose()?,
+        server_name: section.server_name.clone(),
+        client,
+    })
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, StartError> {
+    std::fs::read(file)
+        .map_err(|source| StartError::Unreadable { file: PathBuf::from(file), source })
+}
+
+/// The webhook routes, by path.
+pub(super) fn routes(
+    config: &Config,
+    metrics: &Metrics,
+    connections: &TaskTracker,
+) -> Result<HashMap<String, gateway::Route>, StartError> {
+    let mut routes = HashMap::with_capacity(config.routes.len());
+    for route in &config.routes {
+        let path = route.path.as_str().to_owned();
+        // `mode` has one value yet: the sender waits.
+        let config::Mode::Sync = route.mode;
+        let destination = dispatch::Route {
+            name: metrics.route(&path),
+            upstream: backend(&route.upstream, webhook_path(&route.upstream), connections)?,
+            upstream_timeout: route.upstream.timeout,
+            shadow: config.dedup.shadow,
+        };
+        let windows = &config.dedup.windows;
+        let served = gateway::Route {
+            verifier: Verifier::new(keys(&config.tenants, &route.tenants)?),
+            identity: config.dedup.identity.clone(),
+            windows: Windows::new(windows.fallback(), |kind| windows.of(kind)),
+            destination: Arc::new(destination),
+        };
+        routes.insert(path, served);
+    }
+    Ok(routes)
+}
+
+/// The keys of the tenants that a route takes; of all of them if it names none.
+fn keys(tenants: &[config::Tenant], taken: &[Tenant]) -> Result<KeyRing, KeyRingError> {
+    let of_route = tenants.iter().filter(|tenant| taken.is_empty() || taken.contains(&tenant.name));
+    KeyRing::new(of_route.flat_map(|tenant| {
+        tenant.keys.iter().map(|(key, secret)| (tenant.name.clone(), key.clone(), secret.clone()))
+    }))
+}
+
+/// A backend URL with a path gets webhooks there; one without gets them on the route's own path.
+fn webhook_path(section: &config::Upstream) -> PathPolicy {
+    if section.backend.path().is_some() { PathPolicy::Target } else { PathPolicy::Sender }
+}
+
+/// What serves the paths that are no route's, and the routes' own while webhooks are neither verified nor collapsed.
+pub(super) fn relays(
+    config: &Config,
+    connections: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<(Option<Relay>, HashMap<String, Relay>), StartError> {
+    let relay = |section: &config::Upstream, path| -> Result<Relay, BuildError> {
+        Ok(Relay::new(
+            backend(section, path, connections)?,
+            RELAY,
+            connections.clone(),
+            stop.clone(),
+        ))
+    };
+    let others = match &config.relay {
+        config::Relay::NotFound => None,
+        config::Relay::Backend(section) => Some(relay(section, PathPolicy::Sender)?),
+    };
+    let mut routes = HashMap::new();
+    if !config.enabled {
+        for route in &config.routes {
+            let path = webhook_path(&route.upstream);
+            routes.insert(route.path.as_str().to_owned(), relay(&route.upstream, path)?);
+        }
+    }
+    Ok((others, routes))
+}
+
+fn backend(
+    section: &config::Upstream,
+    path: PathPolicy,
+    connections: &TaskTracker,
+) -> Result<Upstream, BuildError> {
+    let tls = upstream::TlsOptions {
+        ca: section.tls.ca_file.clone(),
+        client: section.tls.client.as_ref().map(|pair| upstream::ClientCertificate {
+            chain: pair.certificate_file.clone(),
+            key: pair.key_file.clone(),
+        }),
+        server_name: section.tls.server_name.clone(),
+    };
+    let options = upstream::Options {
+        target: section.backend.uri().clone(),
+        path,
+        host: host(&section.host),
+        tls: Some(tls),
+        connect_timeout: section.connect_timeout,
+        idle_timeout: section.idle_timeout,
+        connections_max: section.connections_max,
+        refused: section.refused.clone(),
+        via: VIA_NAME.to_owned(),
+    };
+    Upstream::new(&options, connections.clone())
+}
+
+fn host(policy: &config::HostPolicy) -> upstream::HostPolicy {
+    match policy {
+        config::HostPolicy::Backend => upstream::HostPolicy::Backend,
+        config::HostPolicy::Keep => upstream::HostPolicy::Keep,
+        config::HostPolicy::Fixed(name) => {
+            // `config` has checked that it is a host, and a host is a header value.
+            HeaderValue::from_str(name)
+                .map_or(upstream::HostPolicy::Backend, upstream::HostPolicy::Fixed)
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! `[store]`: where records are held.
+
+use std::time::Duration;
+
+use redis::{ConnectionAddr, IntoConnectionInfo as _};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::super::UpstreamTls;
+use super::super::problem::{Fault, Reveal};
+use super::super::section::Section;
+use super::super::value::{Kind, OnError, quoted};
+use super::{gib, mib, milliseconds, routes, seconds};
+
+/// `[store]`
+pub(in crate::config) struct RawStore {
+    pub(in crate::config) kind: Option<Kind>,
+    pub(in crate::config) on_error: OnError,
+    pub(in crate::config) local_after: Duration,
+    pub(in crate::config) memory_bytes_max: usize,
+    pub(in crate::config) redis: RawRedis,
+}
+
+/// `[store.redis]`
+pub(in crate::config) struct RawRedis {
+    pub(in crate::config) server: Option<Server>,
+    /// There is a URL, but it could not be read; that has been told.
+    pub(in crate::config) url_failed: bool,
+    pub(in crate::config) username: Option<String>,
+    pub(in crate::config) password: Option<SecretString>,
+    /// There is a password, but it could not be read; that has been told.
+    pub(in crate::config) password_failed: bool,
+    pub(in crate::config) prefix: String,
+    pub(in crate::config) operation_timeout: Duration,
+    pub(in crate::config) connect_timeout: Duration,
+    pub(in crate::config) breaker_failures: u32,
+    pub(in crate::config) breaker_probe_interval: Duration,
+    pub(in crate::config) tls: UpstreamTls,
+}
+
+/// What a Redis URL says.
+pub(in crate::config) struct Server {
+    pub(in crate::config) host: String,
+    pub(in crate::config) port: u16,
+    pub(in crate::config) database: i64,
+    pub(in crate::config) tls: bool,
+    pub(in crate::config) username: Option<String>,
+    pub(in crate::config) password: Option<SecretString>,
+}
+
+pub(super) fn store(section: &mut Section<'_, '_>) -> RawStore {
+    let kind = section.option("kind");
+    let on_error = section.take("on_store_error", OnError::Local);
+    let local_after =
+        section.within("local_after", seconds(10), seconds(1)..=Duration::from_hours(1));
+    let memory_bytes_max = section
+        .section("memory", |section| section.within("bytes_max", mib(128), mib(1)..=gib(64)).0);
+    let redis = section.section("redis", redis);
+    RawStore { kind, on_error, local_after, memory_bytes_max, redis }
+}
+
+fn redis(section: &mut Section<'_, '_>) -> RawRedis {
+    let errors = section.reader.errors();
+    let server = url(section);
+    let url_failed = section.reader.errors() > errors;
+    let errors = section.reader.errors();
+    let password = section.secret("password", "password_file").map(|(password, _)| password);
+    let password_failed = section.reader.errors() > errors;
+    RawRedis {
+        server,
+        url_failed,
+        username: section.option("username"),
+        password,
+        password_failed,
+        prefix: prefix(section),
+        operation_timeout: section.within(
+            "operation_timeout",
+            milliseconds(250),
+            milliseconds(1)..=seconds(10),
+        ),
+        connect_timeout: section.within(
+            "connect_timeout",
+            milliseconds(250),
+            milliseconds(1)..=seconds(10),
+        ),
+        breaker_failures: section.within("breaker_failures", 5, 1..=1000),
+        breaker_probe_interval: section.within(
+            "breaker_probe_interval",
+            seconds(1),
+            milliseconds(10)..=seconds(60),
+        ),
+        tls: section.section("tls", |section| routes::tls(section, None)),
+    }
+}
+
+/// A URL may hold a password: it is treated as a secret until that is taken out.
+fn url(section: &mut Section<'_, '_>) -> Option<Server> {
+    let (url, origin) = section.secret("url", "url_file")?;
+    match server(url.expose_secret()) {
+        Ok(server) => {
+            let name = if section.has("url") { "url" } else { "url_file" };
+            if name == "url" {
+                section.record(name, quoted(&server.to_string()), origin, Reveal::Key);
+            }
+            Some(server)
+        }
+        Err(fault) => {
+            let fault = fault.of(&section.named("url"));
+            section.fault(&origin, Reveal::Key, fault);
+            None
+        }
+    }
+}
+
+fn prefix(section: &mut Section<'_, '_>) -> String {
+    let prefix: String = section.take("prefix", "oncehook:".to_owned());
+    if prefix.len() > 64
+        || prefix.contains(['{', '}'])
+        || prefix.chars().any(|c| c.is_control() || c.is_whitespace())
+    {
+        let place = section.reader.place(&["store.redis.prefix"]);
+        let fault =
+            Fault::new("must be at most 64 bytes, without braces, blanks and control characters");
+        section.reader.error(place, fault.of("store.redis.prefix"));
+    }
+    prefix
+}
+
+/// Never quotes the URL.
+fn server(url: &str) -> Result<Server, Fault> {
+    let expected = |what: &str| {
+        Fault::new(format!("expected the URL of a Redis server: {what}"))
+            .hint("write it as \"redis://redis.internal:6379/0\", or rediss:// for TLS")
+    };
+    if url.starts_with("redis+unix:") || url.starts_with("unix:") {
+        return Err(expected("sockets of the file system are not in this version"));
+    }
+    let info = url.into_connection_info().map_err(|_| expected("it cannot be read"))?;
+    let (host, port, tls) = match info.addr() {
+        ConnectionAddr::Tcp(host, port) => (host.clone(), *port, false),
+        ConnectionAddr::TcpTls { insecure: true, .. } => {
+            return Err(expected(
+                "#insecure is not allowed; name the server's root in store.redis.tls.ca_file",
+            ));
+        }
+        ConnectionAddr::TcpTls { host, port, .. } => (host.clone(), *port, true),
+        _ => return Err(expected("it must begin with redis:// or rediss://")),
+    };
+    let redis = info.redis_settings();
+    Ok(Server {
+        host,
+        port,
+        database: redis.db(),
+        tls,
+        username: redis.username().map(str::to_owned),
+        password: redis.password().map(|password| SecretString::from(password.to_owned())),
+    })
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        write!(f, "{scheme}://")?;
+        if self.username.is_some() || self.password.is_some() {
+            let password = if self.password.is_some() { ":<redacted>" } else { "" };
+            write!(f, "{}{password}@", self.username.as_deref().unwrap_or_default())?;
+        }
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}/{}", self.host, self.port, self.database)
+        } else {
+            write!(f, "{}:{}/{}", self.host, self.port, self.database)
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The claim protocol, checked in every interleaving: three copies of one event at two replicas, two faults, and a
+//! backend that fails once of its own accord. A sender's next attempt is one more copy.
+
+use std::time::Duration;
+
+use oncehook::claim::exchange::{Effect, OnStoreError, Place, Terms};
+use oncehook::claim::record::Record;
+use stateright::{Checker, HasDiscoveries, Model, Property};
+
+use super::claim_protocol::{MUTANTS, Mutant, Protocol, Told, terms};
+use super::claim_world::{
+    Backend, COPIES, Doing, Fate, Fault, REPLICAS, Stage, State, World, monotonic, replica,
+};
+
+/// The last second at which a copy arrives: late enough to meet the end of a second lease.
+const ARRIVALS: u64 = 6;
+
+#[derive(Clone, Copy)]
+struct ClaimModel {
+    world: World,
+    faults_max: u8,
+    failures_max: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Tick,
+    Arrive(usize),
+    /// The outstanding effect is done, and what came of it taken in.
+    Perform(usize),
+    /// The request is written, and the backend does this.
+    Write(usize, Backend),
+    /// What was left unfinished reaches the shared store.
+    Finish(usize),
+    ApplyLate(usize),
+    AcceptLate(usize),
+    Restore(usize),
+    Strike(Fault),
+}
+
+impl ClaimModel {
+    fn new(mutant: Option<Mutant>, on_store_error: OnStoreError) -> Self {
+        let terms = Terms {
+            lease: Duration::from_secs(3),
+            guard: Duration::from_secs(1),
+            join_wait: Duration::from_secs(1),
+            ..terms(on_store_error)
+        };
+        Self { world: World { protocol: Protocol(mutant), terms }, faults_max: 2, failures_max: 1 }
+    }
+
+    /// Adds what `copy` may do, and whether it must do it before the second is over.
+    fn actions_of(&self, state: &State, copy: usize, actions: &mut Vec<Action>) -> bool {
+        let now = state.now;
+        let Stage::Active { run, doing, stalled_until } = &state.copies[copy].stage else {
+            // Copies at one replica are alike: they come in order.
+            let first = copy < REPLICAS || state.copies[copy - REPLICAS].stage != Stage::Coming;
+            let coming = state.copies[copy].stage == Stage::Coming && first;
+            if coming {
+                actions.push(Action::Arrive(copy));
+            }
+            return coming && now >= ARRIVALS;
+        };
+        if *stalled_until > now {
+            return false;
+        }
+        match (*doing, run.effect) {
+            (Doing::Waiting(until), _) if until > now => return false,
+            (Doing::Begun, Effect::Forward { deadline, .. })
+                if self.world.protocol.may_write(deadline, monotonic(now)) =>
+            {
+                actions.push(Action::Write(copy, Backend::Accepts));
+                if state.failures < self.failures_max {
+                    actions.push(Action::Write(copy, Backend::Fails));
+                }
+            }
+            _ => actions.push(Action::Perform(copy)),
+        }
+        match *doing {
+            Doing::Written { by, .. } => now >= by,
+            Doing::Begun | Doing::Replied(_) | Doing::Waiting(_) => true,
+        }
+    }
+
+    fn faults_of(&self, state: &State, copy: usize, actions: &mut Vec<Action>) {
+        let Stage::Active { run, doing, stalled_until } = &state.copies[copy].stage else { return };
+        if *stalled_until > state.now {
+            return;
+        }
+        let mut strike = |fault| actions.push(Action::Strike(fault));
+        strike(Fault::Stall(copy));
+        match (*doing, run.effect) {
+            (Doing::Begun, Effect::Store(Place::Shared, _)) if !state.cut_off[replica(copy)] => {
+                strike(Fault::StallOnReply(copy));
+                strike(Fault::ReplyLost(copy));
+                strike(Fault::OperationLost(copy));
+                strike(Fault::OperationLate(copy));
+            }
+            (Doing::Begun, Effect::Forward { deadline, .. })
+                if self.world.protocol.may_write(deadline, monotonic(state.now)) =>
+            {
+                for fate in [Fate::Accepted, Fate::Dropped, Fate::Late] {
+                    strike(Fault::NoAnswer(copy, fate));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn faults(&self, state: &State, actions: &mut Vec<Action>) {
+        for copy in 0..COPIES {
+            self.faults_of(state, copy, actions);
+        }
+        for struck in 0..REPLICAS {
+            let copies =
+                || state.copies.iter().enumerate().filter(|(copy, _)| replica(*copy) == struck);
+            let busy = |stage: &Stage| {
+                matches!(stage, Stage::Active { .. } | Stage::Over { unfinished: Some(_), .. })
+            };
+            if copies().any(|(_, copy)| busy(&copy.stage)) {
+                actions.push(Action::Strike(Fault::Crash(struck)));
+            }
+            let ahead = |stage: &Stage| matches!(stage, Stage::Active { .. } | Stage::Coming);
+            if !state.cut_off[struck] && copies().any(|(_, copy)| ahead(&copy.stage)) {
+                actions.push(Action::Strike(Fault::CutOff(struck)));
+            }
+        }
+        if state.shared != Record::Vacant && !state.forgotten {
+            actions.push(Action::Strike(Fault::Forget));
+        }
+    }
+}
+
+impl Model for ClaimModel {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        vec![State::new()]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        let mut urgent = false;
+        for copy in 0..COPIES {
+            urgent |= self.actions_of(state, copy, actions);
+            let Copied { unfinished, late_operation, late_request } = Copied::of(state, copy);
+            if unfinished && !state.cut_off[replica(copy)] {
+                actions.push(Action::Finish(copy));
+            }
+            if late_operation {
+                actions.push(Action::ApplyLate(copy));
+            }
+            if late_request {
+                actions.push(Action::AcceptLate(copy));
+            }
+        }
+        if state.is_over() {
+            return;
+        }
+        if !urgent {
+            actions.push(Action::Tick);
+        }
+        actions
+            .extend((0..REPLICAS).filter(|replica| state.cut_off[*replica]).map(Action::Restore));
+        if state.faults < self.faults_max {
+            self.faults(state, actions);
+        }
+    }
+
+    fn next_state(&self, state: &State, action: Action) -> Option<State> {
+        let mut next = state.clone();
+        match action {
+            Action::Tick => next.now += 1,
+            Action::Arrive(copy) => self.world.arrive(&mut next, copy),
+            Action::Perform(copy) => self.world.perform(&mut next, copy),
+            Action::Write(copy, backend) => self.world.write(&mut next, copy, backend),
+            Action::Finish(copy) => {
+                if let Stage::Over { unfinished, .. } = &mut next.copies[copy].stage
+                    && let Some(operation) = unfinished.take()
+                {
+                    self.world.apply_shared(&mut next, copy, &operation);
+                }
+            }
+            Action::ApplyLate(copy) => {
+                let operation = next.copies[copy].late_operation.take()?;
+                self.world.apply_shared(&mut next, copy, &operation);
+            }
+            Action::AcceptLate(copy) => {
+                let marked = next.copies[copy].late_request.take()?;
+                next.accept(marked);
+            }
+            Action::Restore(replica) => next.cut_off[replica] = false,
+            Action::Strike(fault) => self.world.strike(&mut next, fault),
+        }
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("a 2xx means delivered", |_, state: &State| {
+                state.accepted > 0 || !state.told().any(Told::acknowledges)
+            }),
+            Property::always(
+                "a fault costs one copy at most, and only where it may",
+                |_, state: &State| state.accepted <= 1 + state.excuses,
+            ),
+            Property::always(
+                "all copies that are accepted but one are marked",
+                |_, state: &State| state.unmarked <= 1 || state.forgotten,
+            ),
+            Property::always("a verdict that reached the store stays", |_, state: &State| {
+                !state.recorded || state.forgotten || matches!(state.shared, Record::Settled { .. })
+            }),
+            Property::always(
+                "a sender that comes again is served",
+                |model: &Self, state: &State| !state.is_over() || model.world.recovers(state),
+            ),
+            Property::always(
+                "nothing stands still before it is over",
+                |model: &Self, state: &State| {
+                    let mut actions = Vec::new();
+                    model.actions(state, &mut actions);
+                    state.is_over() || !actions.is_empty()
+                },
+            ),
+            Property::eventually("every copy is answered or dies", |_, state: &State| {
+                state.is_over()
+            }),
+            Property::sometimes("a copy is a duplicate", |_, state: &State| {
+                state.told().any(|told| told == Told::Duplicate)
+            }),
+            Property::sometimes("a copy waits and is collapsed", |_, state: &State| {
+                state.told().any(|told| told == Told::Collapsed)
+            }),
+            Property::sometimes("a copy is sent away as busy", |_, state: &State| {
+                state.told().any(|told| matches!(told, Told::Retry { after: Some(_) }))
+            }),
+            Property::sometimes("an event is accepted twice", |_, state: &State| {
+                state.accepted == 2
+            }),
+            Property::sometimes("an event is accepted three times", |_, state: &State| {
+                state.accepted == 3
+            }),
+            Property::sometimes("an accepted copy is marked", |_, state: &State| {
+                state.accepted > state.unmarked
+            }),
+            Property::sometimes("faults cost nothing", |model: &Self, state: &State| {
+                state.is_over() && state.faults == model.faults_max && state.accepted == 1
+            }),
+            Property::sometimes("an event is not delivered", |_, state: &State| {
+                state.is_over() && state.accepted == 0
+            }),
+        ]
+    }
+}
+
+/// What of a copy is still on its way behind its back.
+struct Copied {
+    unfinished: bool,
+    late_operation: bool,
+    late_request: bool,
+}
+
+impl Copied {
+    fn of(state: &State, copy: usize) -> Self {
+        let copy = &state.copies[copy];
+        Self {
+            unfinished: matches!(copy.stage, Stage::Over { unfinished: Some(_), .. }),
+            late_operation: copy.late_operation.is_some(),
+            late_request: copy.late_request.is_some(),
+        }
+    }
+}
+
+/// The failed properties, with how they come about.
+fn failures<C: Checker<ClaimModel>>(checker: &C) -> Vec<String> {
+    let discoveries = checker.discoveries().into_iter();
+    let failures = discoveries
+        .filter(|(name, _)| checker.model().property(name).expectation.discovery_is_failure());
+    failures.map(|(name, path)| format!("{name}: {:#?}", path.into_actions())).collect()
+}
+
+fn check_the_real_protocol(model: ClaimModel) {
+    let checker = model.checker().threads(2).spawn_bfs().join();
+    println!(
+        "{} states, {} in all, depth {}",
+        checker.unique_state_count(),
+        checker.state_count(),
+        checker.max_depth()
+    );
+    let failures = failures(&checker);
+    assert!(failures.is_empty(), "{failures:#?}");
+    for property in model.properties() {
+        let found = checker.discovery(property.name).is_some();
+        assert!(
+            found || property.expectation != stateright::Expectation::Sometimes,
+            "never: {}",
+            property.name
+        );
+    }
+}
+
+#[test]
+fn the_protocol_keeps_its_guarantee_while_a_store_that_is_out_rejects() {
+    check_the_real_protocol(ClaimModel::new(None, OnStoreError::Reject));
+}
+
+#[test]
+fn the_protocol_keeps_its_guarantee_while_a_replica_cut_off_decides_alone() {
+    check_the_real_protocol(ClaimModel::new(None, OnStoreError::Local));
+}
+
+#[test]
+fn the_model_finds_every_mutant_of_the_protocol() {
+    let mut found = 0;
+    for mutant in MUTANTS.into_iter().filter(|mutant| *mutant != Mutant::FollowersEarly) {
+        let policy = if mutant == Mutant::LocalUnmarked {
+            OnStoreError::Local
+        } else {
+            OnStoreError::Reject
+        };
+        let model = ClaimModel::new(Some(mutant), policy);
+        let checker =
+            model.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+        let failures = failures(&checker);
+        println!(
+            "{mutant:?}: {} states, {} failures",
+            checker.unique_state_count(),
+            failures.len()
+        );
+        assert!(!failures.is_empty(), "{mutant:?} is not found");
+        found += 1;
+    }
+    assert_eq!(found, 16);
+}

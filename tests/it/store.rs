@@ -1,0 +1,250 @@
+//! One sequence of operations through `apply`, memory and Redis: equal replies, equal records, equal expiries.
+//!
+//! Redis' clock cannot be set, so terms are either so long that none ends during the test, or so short that the step
+//! waits for their end. What is left of a long one is compared within [`TOLERANCE`].
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use oncehook::claim::record::{self, Ending, Operation, Record, Reply, StoreTime};
+use oncehook::claim::{Digest, Key, Owner, Verdict};
+use oncehook::clock;
+use oncehook::store::memory::{self, Memory};
+use oncehook::store::redis::Redis;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestError, TestRunner};
+
+use crate::support::redis::{RedisServer, until};
+use crate::support::store::options;
+
+/// Longer than the test.
+const LONG: Duration = Duration::from_hours(1);
+
+/// Waited for.
+const SHORT: Duration = Duration::from_millis(2);
+
+/// How far apart the clocks' views of one step may be, in milliseconds: this machine may be busy.
+const TOLERANCE_MS: u64 = 60_000;
+
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    key: u8,
+    owner: u8,
+    operation: Operation,
+}
+
+impl Step {
+    /// Whether something ends that the next step must find ended.
+    fn waits(&self) -> bool {
+        match self.operation {
+            Operation::Claim { lease, window } => lease == SHORT || window == SHORT,
+            Operation::Settle { window, .. } => window == SHORT,
+            Operation::Release { pause, window, .. } => pause == SHORT || window == SHORT,
+        }
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let window = || prop_oneof![9 => Just(LONG), 1 => Just(SHORT)];
+    let lease = prop_oneof![3 => Just(LONG), 2 => Just(SHORT)];
+    let pause = prop_oneof![4 => Just(Duration::ZERO), 1 => Just(LONG), 1 => Just(SHORT)];
+    let ending = prop_oneof![Just(Ending::Failed), Just(Ending::Ambiguous)];
+    let verdict = prop_oneof![
+        Just(Verdict::Delivered(200)),
+        Just(Verdict::Delivered(204)),
+        Just(Verdict::Refused(422)),
+        Just(Verdict::Unknown)
+    ];
+    let digest = prop_oneof![Just(0), Just(u64::MAX), Just(0x0020_0000_0000_0001), any::<u64>()]
+        .prop_map(Digest);
+    let operation = prop_oneof![
+        6 => (lease, window()).prop_map(|(lease, window)| Operation::Claim { lease, window }),
+        2 => (verdict, digest, window())
+            .prop_map(|(verdict, digest, window)| Operation::Settle { verdict, digest, window }),
+        4 => (ending, pause, window())
+            .prop_map(|(ending, pause, window)| Operation::Release { ending, pause, window }),
+    ];
+    let step = (0..3_u8, 0..3_u8, operation).prop_map(|(key, owner, operation)| Step {
+        key,
+        owner,
+        operation,
+    });
+    prop::collection::vec(step, 1..40)
+}
+
+/// `apply` and a map: what the stores are compared with.
+#[derive(Default)]
+struct Model(HashMap<Key, (Record, StoreTime)>);
+
+impl Model {
+    fn record(&self, key: Key, now: StoreTime) -> Record {
+        self.0
+            .get(&key)
+            .filter(|(_, deadline)| now < *deadline)
+            .map_or(Record::Vacant, |(record, _)| *record)
+    }
+
+    fn execute(&mut self, key: Key, owner: Owner, operation: &Operation, now: StoreTime) -> Reply {
+        let before = self.record(key, now);
+        let mut after = before;
+        let reply = record::apply(&mut after, owner, operation, now);
+        if after != before {
+            let remembered = match *operation {
+                Operation::Claim { lease, window } => window.max(lease),
+                Operation::Settle { window, .. } => window,
+                Operation::Release { pause, window, .. } => window.max(pause),
+            };
+            self.0.insert(key, (after, now.plus(remembered)));
+        }
+        reply
+    }
+
+    /// What is left of the record, in milliseconds.
+    fn expires_in(&self, key: Key, now: StoreTime) -> u64 {
+        self.0
+            .get(&key)
+            .map_or(0, |(_, deadline)| deadline.since(now).as_millis().try_into().unwrap())
+    }
+}
+
+#[test]
+fn apply_memory_and_redis_are_one_machine() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = runtime.block_on(RedisServer::start());
+    let redis = Redis::new(options(&server)).unwrap();
+    let mut runner =
+        TestRunner::new(Config { cases: 96, failure_persistence: None, ..Config::default() });
+    let mut case = 0_u64;
+    let case = std::cell::Cell::from_mut(&mut case);
+    let outcome = runner.run(&steps(), |steps| {
+        case.set(case.get() + 1);
+        runtime.block_on(run(&server, &redis, case.get(), &steps));
+        Ok(())
+    });
+    match outcome {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, steps)) => panic!("{reason}\nwith {steps:#?}"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn run(server: &RedisServer, redis: &Redis, case: u64, steps: &[Step]) {
+    let memory = Memory::new(memory::Options { bytes_max: 1 << 20 });
+    let mut model = Model::default();
+    let client = ::redis::Client::open(server.url()).unwrap();
+    let mut raw = client.get_multiplexed_async_connection().await.unwrap();
+    for (index, step) in steps.iter().enumerate() {
+        let key = Key(((u128::from(case) << 64) | u128::from(step.key)).to_be_bytes());
+        // Owners fill all their 128 bits, so that a lost digit would show.
+        let owner = Owner(u128::MAX / 3 + u128::from(step.owner));
+        let started = clock::monotonic();
+        let now = store_time(started);
+        let expected = model.execute(key, owner, &step.operation, now);
+        let by_memory = memory.execute(key, owner, step.operation, started).unwrap();
+        assert_eq!(by_memory, expected, "memory's reply to step {index}");
+        assert_eq!(
+            memory.record(key, started),
+            model.record(key, now),
+            "memory's record after step {index}"
+        );
+
+        let by_redis = redis.execute(key, owner, step.operation).await.unwrap();
+        assert_near(by_redis, expected, &format!("Redis' reply to step {index}"));
+        if step.waits() {
+            let finished = clock::monotonic();
+            until("the short term ends", async || clock::monotonic().since(finished) > 2 * SHORT)
+                .await;
+        } else {
+            let (record, expires_in) = read(&mut raw, &redis.name(key), now).await;
+            assert_eq!(
+                near(record, now),
+                near(model.record(key, now), now),
+                "Redis' record after step {index}"
+            );
+            let off = expires_in.abs_diff(model.expires_in(key, now));
+            assert!(off < TOLERANCE_MS, "Redis' expiry after step {index} is {off} ms off");
+        }
+    }
+}
+
+fn store_time(now: clock::Monotonic) -> StoreTime {
+    StoreTime(u64::try_from(now.since_origin().as_millis()).unwrap())
+}
+
+/// Equal, but for what is left of a lease or a pause.
+fn assert_near(left: Reply, right: Reply, what: &str) {
+    match (left, right) {
+        (Reply::Busy { remaining: left }, Reply::Busy { remaining: right }) => {
+            assert!(
+                left.abs_diff(right) < Duration::from_millis(TOLERANCE_MS),
+                "{what}: {left:?}, {right:?}"
+            );
+        }
+        _ => assert_eq!(left, right, "{what}"),
+    }
+}
+
+/// The record with its time replaced by whether it lies ahead.
+fn near(record: Record, now: StoreTime) -> Record {
+    let ahead = |time: StoreTime| StoreTime(u64::from(time.0 > now.0 + TOLERANCE_MS));
+    match record {
+        Record::Leased { owner, attempts, lapses, until } => {
+            Record::Leased { owner, attempts, lapses, until: ahead(until) }
+        }
+        Record::Released { attempts, lapses, not_before } => {
+            Record::Released { attempts, lapses, not_before: ahead(not_before) }
+        }
+        Record::Vacant | Record::Settled { .. } => record,
+    }
+}
+
+/// Reads a record as `record.lua` documents it, its times moved to the clock that reads `now`; and its expiry.
+async fn read(
+    connection: &mut ::redis::aio::MultiplexedConnection,
+    name: &str,
+    now: StoreTime,
+) -> (Record, u64) {
+    let (text, expires_in, (seconds, micros)): (Option<String>, i64, (u64, u64)) = ::redis::pipe()
+        .cmd("GET")
+        .arg(name)
+        .cmd("PTTL")
+        .arg(name)
+        .cmd("TIME")
+        .query_async(connection)
+        .await
+        .unwrap();
+    let Some(text) = text else { return (Record::Vacant, 0) };
+    let (state, rest) = text.strip_prefix('1').expect("the version").split_at(1);
+    let parts: Vec<&str> = rest.split(':').collect();
+    let count = |index: usize| parts[index].parse::<u32>().unwrap();
+    let time = |index: usize| {
+        let theirs = seconds * 1000 + micros / 1000;
+        StoreTime((parts[index].parse::<u64>().unwrap() + now.0).saturating_sub(theirs))
+    };
+    let record = match state {
+        "L" => Record::Leased {
+            owner: Owner(u128::from_str_radix(parts[0], 16).unwrap()),
+            attempts: count(1),
+            lapses: count(2),
+            until: time(3),
+        },
+        "R" => Record::Released { attempts: count(0), lapses: count(1), not_before: time(2) },
+        "S" => {
+            let (letter, status) = parts[0].split_at(1);
+            let verdict = match letter {
+                "D" => Verdict::Delivered(status.parse().unwrap()),
+                "R" => Verdict::Refused(status.parse().unwrap()),
+                _ => Verdict::Unknown,
+            };
+            let bytes = URL_SAFE_NO_PAD.decode(parts[1]).unwrap();
+            Record::Settled {
+                verdict,
+                digest: Digest(u64::from_be_bytes(bytes.try_into().unwrap())),
+            }
+        }
+        _ => panic!("{text} is no record"),
+    };
+    (record, u64::try_from(expires_in).expect("every record expires"))
+}

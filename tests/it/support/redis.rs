@@ -1,0 +1,233 @@
+//! A real Redis server of one test's own: a free port, a temporary directory, ended by its process when it is dropped.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use oncehook::clock;
+use redis::{FromRedisValue, Value};
+use tempfile::TempDir;
+
+/// How long anything on this machine may take before a test gives up.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// What a server is started with.
+#[derive(Clone, Default)]
+pub(crate) struct Settings {
+    /// Lines of its configuration file.
+    pub(crate) lines: Vec<String>,
+    /// The password that the test itself logs in with.
+    pub(crate) password: Option<String>,
+    /// A second port with TLS, and a CA of its own.
+    pub(crate) tls: bool,
+}
+
+impl Settings {
+    pub(crate) fn line(mut self, line: &str) -> Self {
+        self.lines.push(line.to_owned());
+        self
+    }
+
+    pub(crate) fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.to_owned());
+        self.line(&format!("requirepass {password}"))
+    }
+
+    pub(crate) fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+}
+
+/// A running server, or one that was killed and may be started again.
+pub(crate) struct RedisServer {
+    child: Child,
+    directory: TempDir,
+    settings: Settings,
+    port: u16,
+    tls_port: u16,
+    authority: Option<Authority>,
+}
+
+impl RedisServer {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(Settings::default()).await
+    }
+
+    /// A port that was free may be taken by somebody else before the server has it; then another is tried.
+    pub(crate) async fn start_with(settings: Settings) -> Self {
+        for _ in 0..5 {
+            let directory = tempfile::tempdir().unwrap();
+            let authority = settings.tls.then(|| Authority::write(directory.path()));
+            let (port, tls_port) = (free_port(), free_port());
+            let child = spawn(directory.path(), &settings, port, tls_port);
+            let mut server =
+                Self { child, directory, settings: settings.clone(), port, tls_port, authority };
+            if server.is_ready().await {
+                return server;
+            }
+        }
+        panic!("redis-server ends at once, five times");
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn tls_port(&self) -> u16 {
+        self.tls_port
+    }
+
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
+        self.directory.path().join("redis.sock")
+    }
+
+    pub(crate) fn url(&self) -> String {
+        match &self.settings.password {
+            Some(password) => format!("redis://:{password}@127.0.0.1:{}", self.port),
+            None => format!("redis://127.0.0.1:{}", self.port),
+        }
+    }
+
+    pub(crate) fn authority(&self) -> &Authority {
+        self.authority.as_ref().expect("a server with TLS")
+    }
+
+    /// Sends one command over a connection of its own and reads the answer as a `T`.
+    pub(crate) async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        T::from_redis_value(self.try_command(words).await.unwrap()).unwrap()
+    }
+
+    async fn try_command(&self, words: &[&str]) -> redis::RedisResult<Value> {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await
+    }
+
+    /// How often the server has performed `command`, those inside scripts included.
+    pub(crate) async fn calls(&self, command: &str) -> u64 {
+        let stats: String = self.command(&["INFO", "commandstats"]).await;
+        let start = format!("cmdstat_{command}:calls=");
+        let line = stats.lines().find_map(|line| line.strip_prefix(&start));
+        line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+    }
+
+    /// Ends it without warning, and forgets all it knew.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again, empty, on the same ports.
+    pub(crate) async fn restart(&mut self) {
+        self.child = spawn(self.directory.path(), &self.settings, self.port, self.tls_port);
+        assert!(self.is_ready().await, "redis-server does not start again");
+    }
+
+    /// Stops its process: connections are taken, nothing is answered.
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let status =
+            Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Whether it answers, rather than ends.
+    async fn is_ready(&mut self) -> bool {
+        let start = clock::monotonic();
+        while clock::monotonic().since(start) < LIMIT {
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if self.try_command(&["PING"]).await.is_ok() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("redis-server does not answer within {LIMIT:?}");
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        // A server that the test has killed itself is gone already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Waits until `holds`, and fails with `what` if it does not in time.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let start = clock::monotonic();
+    while !holds().await {
+        assert!(clock::monotonic().since(start) < LIMIT, "not within {LIMIT:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn spawn(directory: &Path, settings: &Settings, port: u16, tls_port: u16) -> Child {
+    let at = |name: &str| directory.join(name).display().to_string();
+    let mut lines = vec![
+        "bind 127.0.0.1".to_owned(),
+        format!("port {port}"),
+        format!("dir {}", directory.display()),
+        format!("unixsocket {}", at("redis.sock")),
+        "save \"\"".to_owned(),
+        "appendonly no".to_owned(),
+    ];
+    if settings.tls {
+        lines.push(format!("tls-port {tls_port}"));
+        for (key, file) in [("cert", "server.pem"), ("key", "server.key"), ("ca-cert", "ca.pem")] {
+            lines.push(format!("tls-{key}-file {}", at(file)));
+        }
+    }
+    lines.extend(settings.lines.iter().cloned());
+    std::fs::write(directory.join("redis.conf"), lines.join("\n")).unwrap();
+    Command::new("redis-server")
+        .arg(at("redis.conf"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("redis-server is missing; install it: apt-get install -y redis-server")
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A CA and what it signed.
+pub(crate) struct Authority {
+    /// Its certificate.
+    pub(crate) ca: String,
+    /// A client's certificate and key.
+    pub(crate) client: (String, String),
+}
+
+impl Authority {
+    /// Makes one, and writes the server's files. The server's certificate names `localhost` and nothing else.
+    fn write(directory: &Path) -> Self {
+        let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, "the tests' CA");
+        let key = rcgen::KeyPair::generate().unwrap();
+        let ca = parameters.self_signed(&key).unwrap().pem();
+        let issuer = rcgen::Issuer::new(parameters, key);
+        let sign = |name: &str| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let parameters = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+            (parameters.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
+        };
+        let (certificate, key) = sign("localhost");
+        for (name, text) in [("ca.pem", &ca), ("server.pem", &certificate), ("server.key", &key)] {
+            std::fs::write(directory.join(name), text).unwrap();
+        }
+        Self { client: sign("gateway"), ca }
+    }
+}
