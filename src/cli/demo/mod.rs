@@ -115,11 +115,13 @@ pub struct Places {
 impl Stage {
     async fn build(args: &Args) -> Result<Self, Failure> {
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let (listener, backend) = backend::bind(local).await.map_err(|error| Failure::listening(local, error))?;
+        let (listener, backend) =
+            backend::bind(local).await.map_err(|error| Failure::listening(local, error))?;
         let (sender, arrivals) = mpsc::channel(QUEUE_MAX);
         let secret = || SecretString::from(DEV_API_SECRET);
         let verifier = listen::verifier(DEV_API_KEY, secret())?;
-        let backend_itself = Backend::new(listener, Some(PATH.to_owned()), verifier, manner(), sender);
+        let backend_itself =
+            Backend::new(listener, Some(PATH.to_owned()), verifier, manner(), sender);
         let (stop, mut serving) = (CancellationToken::new(), JoinSet::new());
         serving.spawn(backend_itself.serve(stop.clone()));
         let gateway = app::start(settings(backend)?).await.map_err(run::not_started)?;
@@ -226,9 +228,12 @@ fn nodes(count: usize, gateway: SocketAddr) -> Result<Arc<[Arc<Node>]>, Failure>
     let target = format!("https://{gateway}{PATH}").parse();
     let target = target.map_err(|error| Failure::new(Exit::Software, anyhow::Error::new(error)))?;
     let node = |number| {
-        let client = Client::new(Clone::clone(&target), &Trust::Anything, Protocol::Negotiated, TIMEOUT)?;
+        let client =
+            Client::new(Clone::clone(&target), &Trust::Anything, Protocol::Negotiated, TIMEOUT)?;
         Ok(Arc::new(Node::new(format!("node-{number}"), client, Retries::AsLiveKit)))
     };
     let nodes: Result<Vec<_>, _> = (1..=count).map(node).collect();
-    nodes.map(Arc::from).map_err(|error: crate::cli::sender::TrustError| Failure::new(Exit::Software, error))
+    nodes
+        .map(Arc::from)
+        .map_err(|error: crate::cli::sender::TrustError| Failure::new(Exit::Software, error))
 }

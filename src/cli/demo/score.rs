@@ -72,7 +72,8 @@ impl Score {
     pub fn new(scene: &Scene) -> Self {
         let copies = scene.events.iter().map(Vec::len).sum();
         let ids = scene.events.iter().enumerate();
-        let event_of = ids.flat_map(|(event, copies)| copies.iter().map(move |copy| (copy.id.clone(), event)));
+        let event_of =
+            ids.flat_map(|(event, copies)| copies.iter().map(move |copy| (copy.id.clone(), event)));
         Self {
             scene: scene.title,
             event: scene.event,
@@ -115,7 +116,9 @@ impl Score {
                     _ => self.lost += 1,
                 }
             }
-            Next::LostInSilence if answer.is_some_and(|answer| answer.status.as_u16() == 401) => self.refused += 1,
+            Next::LostInSilence if answer.is_some_and(|answer| answer.status.as_u16() == 401) => {
+                self.refused += 1;
+            }
             Next::LostInSilence | Next::GivenUp => self.lost += 1,
             Next::Retry(_) => self.retried += 1,
         }
@@ -157,14 +160,21 @@ impl Score {
     }
 
     /// Prints the scene.
-    pub fn print(&self, format: Format, number: usize, stdio: &mut Stdio<'_>) -> Result<(), Failure> {
+    pub fn print(
+        &self,
+        format: Format,
+        number: usize,
+        stdio: &mut Stdio<'_>,
+    ) -> Result<(), Failure> {
         if format == Format::Json {
             return Format::json(stdio.out, self);
         }
         let out = &mut *stdio.out;
         writeln!(out, "{number}. {}", self.scene)?;
-        let events = if self.events == 1 { "1 event".to_owned() } else { format!("{} events", self.events) };
-        let copies = if self.copies == 1 { "1 copy".to_owned() } else { format!("{} copies", self.copies) };
+        let events =
+            if self.events == 1 { "1 event".to_owned() } else { format!("{} events", self.events) };
+        let copies =
+            if self.copies == 1 { "1 copy".to_owned() } else { format!("{} copies", self.copies) };
         let ids = if self.copies == 1 { String::new() } else { format!(", {} ids", self.ids) };
         writeln!(out, "   sent       {} ({events}, {copies}{ids})", self.event)?;
         writeln!(out, "   answered   {}", self.answers())?;
@@ -204,9 +214,16 @@ pub fn opening(places: &Places, args: &Args, stdio: &mut Stdio<'_>) -> io::Resul
     let out = &mut *stdio.out;
     writeln!(out, "{} LiveKit nodes  ->  oncehook  ->  your backend", args.nodes)?;
     writeln!(out)?;
-    writeln!(out, "   nodes      HTTP/2 over TLS, signed with the development key, retrying as LiveKit does")?;
+    writeln!(
+        out,
+        "   nodes      HTTP/2 over TLS, signed with the development key, retrying as LiveKit does"
+    )?;
     writeln!(out, "   oncehook   https://{}{PATH}", places.gateway)?;
-    writeln!(out, "   backend    http://{}{PATH}, which knows nothing of duplicates", places.backend)?;
+    writeln!(
+        out,
+        "   backend    http://{}{PATH}, which knows nothing of duplicates",
+        places.backend
+    )?;
     writeln!(out)
 }
 
