@@ -1,4 +1,10 @@
 //! Real parts for the tests: backends, senders, Redis servers, gateways.
 
+pub(crate) mod backend;
 pub(crate) mod redis;
 pub(crate) mod store;
+pub(crate) mod gateway;
+pub(crate) mod sender;
+pub(crate) mod dial;
+
+
