@@ -69,10 +69,7 @@ async fn serve(config: Config, args: &Args, stdio: &mut Stdio<'_>) -> Ending {
     let name = signals.next().await;
     tracing::info!(signal = name, "ending; a second signal ends at once");
     tokio::select! {
-        () = running.stop() => {
-            tracing::info!("ended");
-            Ok(Exit::Success)
-        }
+        () = running.stop() => Ok(Exit::Success),
         name = signals.next() => {
             tracing::warn!(signal = name, "ended at once; claims in flight lapse with their leases");
             Ok(Exit::No)
