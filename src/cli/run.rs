@@ -60,23 +60,16 @@ pub fn run(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
 async fn serve(config: Config, args: &Args, stdio: &mut Stdio<'_>) -> Ending {
     // Before the start, so that a signal that comes during it is not lost.
     let mut signals = Signals::new()?;
+    app::init_log(&config).map_err(not_started)?;
     let running = app::start(config.clone()).await.map_err(not_started)?;
-    match config.log.format {
-        LogFormat::Text => summarize(&config, &running, args, stdio)?,
-        LogFormat::Json => tracing::info!(
-            address = %running.address(),
-            admin_address = %running.admin_address(),
-            version = env!("CARGO_PKG_VERSION"),
-            "started"
-        ),
+    // A log for programs has the same in one line of its own.
+    if config.log.format == LogFormat::Text {
+        summarize(&config, &running, args, stdio)?;
     }
     let name = signals.next().await;
     tracing::info!(signal = name, "ending; a second signal ends at once");
     tokio::select! {
-        () = running.stop() => {
-            tracing::info!("ended");
-            Ok(Exit::Success)
-        }
+        () = running.stop() => Ok(Exit::Success),
         name = signals.next() => {
             tracing::warn!(signal = name, "ended at once; claims in flight lapse with their leases");
             Ok(Exit::No)

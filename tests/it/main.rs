@@ -15,6 +15,7 @@ mod architecture;
 mod claim_model;
 mod claim_protocol;
 mod claim_world;
+mod cli;
 mod gateway;
 mod listener;
 mod listener_limits;

@@ -12,6 +12,7 @@ use crate::cli::exit::{Ending, Exit, Failure};
 use crate::cli::options::{Format, human};
 use crate::cli::sender::Next;
 use crate::cli::trigger::report::Report;
+use crate::webhook::key::Basis;
 
 use super::scene::{Expected, Scene};
 use super::{Args, PATH, Places};
@@ -21,8 +22,10 @@ use super::{Args, PATH, Places};
 pub struct Score {
     scene: &'static str,
     event: &'static str,
-    /// How the gateway told two events apart.
-    known_by: &'static str,
+    /// What the gateway's key is made of: `event`, `id` or `body`.
+    basis: Option<&'static str>,
+    /// The fields that tell two such events apart.
+    fields: &'static str,
     ids: &'static str,
     expected: &'static str,
     events: usize,
@@ -69,7 +72,7 @@ struct Sums {
 
 impl Score {
     /// A score before the scene is played.
-    pub fn new(scene: &Scene) -> Self {
+    pub fn new(scene: &Scene, basis: Option<Basis>) -> Self {
         let copies = scene.events.iter().map(Vec::len).sum();
         let ids = scene.events.iter().enumerate();
         let event_of =
@@ -77,7 +80,8 @@ impl Score {
         Self {
             scene: scene.title,
             event: scene.event,
-            known_by: scene.fields,
+            basis: basis.map(Basis::label),
+            fields: scene.fields,
             ids: scene.ids,
             expected: match scene.expected {
                 Expected::Once => "once",
@@ -171,15 +175,13 @@ impl Score {
         }
         let out = &mut *stdio.out;
         writeln!(out, "{number}. {}", self.scene)?;
-        let events =
-            if self.events == 1 { "1 event".to_owned() } else { format!("{} events", self.events) };
-        let copies =
-            if self.copies == 1 { "1 copy".to_owned() } else { format!("{} copies", self.copies) };
-        let ids = if self.copies == 1 { String::new() } else { format!(", {} ids", self.ids) };
-        writeln!(out, "   sent       {} ({events}, {copies}{ids})", self.event)?;
+        let events = counted(self.events, "event", "events");
+        let copies = counted(self.copies, "copy", "copies");
+        let ids = counted(self.event_of.len(), "id", "ids");
+        writeln!(out, "   sent       {}: {events}, {copies} under {ids}", self.event)?;
         writeln!(out, "   answered   {}", self.answers())?;
-        if self.once == Expected::Once {
-            writeln!(out, "   known by   {}", self.known_by)?;
+        if let Some(basis) = self.basis {
+            writeln!(out, "   known by   {basis}: {}", self.fields)?;
         }
         writeln!(out, "   backend    {}", self.reached())?;
         writeln!(out, "   {}", if self.ok { "ok" } else { "WRONG" })?;
@@ -207,6 +209,10 @@ impl Score {
             (accepted, failed) => format!("accepted {accepted}, after it had failed {failed}"),
         }
     }
+}
+
+fn counted(count: usize, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
 }
 
 /// Says what will be seen.

@@ -2,6 +2,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod redis;
+pub(crate) mod process;
 pub(crate) mod store;
 pub(crate) mod gateway;
 pub(crate) mod sender;
