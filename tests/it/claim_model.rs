@@ -80,10 +80,16 @@ impl ClaimModel {
         }
     }
 
-    /// Copies at one replica are alike: they come in order.
+    /// Copies come at every even second; those of one replica are alike, and come in order.
     fn is_next(&self, state: &State, copy: usize) -> bool {
-        let first = copy < REPLICAS || state.copies[copy - REPLICAS].stage != Stage::Coming;
-        first && state.copies[copy].stage == Stage::Coming
+        let free = copy < REPLICAS
+            || match state.copies[copy - REPLICAS].stage {
+                Stage::Coming => false,
+                // It would share the exchange.
+                Stage::Active { .. } => self.world.terms.on_store_error == OnStoreError::Reject,
+                Stage::Over { .. } | Stage::Dead => true,
+            };
+        free && state.copies[copy].stage == Stage::Coming && state.now % 2 == 0
     }
 
     fn faults_of(&self, state: &State, copy: usize, actions: &mut Vec<Action>) {
@@ -268,7 +274,7 @@ fn failures<C: Checker<ClaimModel>>(checker: &C) -> Vec<String> {
     let discoveries = checker.discoveries().into_iter();
     let failures = discoveries
         .filter(|(name, _)| checker.model().property(name).expectation.discovery_is_failure());
-    failures.map(|(name, path)| format!("{name}: {:#?}", path.into_actions())).collect()
+    failures.map(|(name, path)| format!("{name}: {:?}", path.into_actions())).collect()
 }
 
 fn check_the_real_protocol(model: ClaimModel) {
