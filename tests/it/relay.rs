@@ -128,23 +128,19 @@ impl Client {
 
     /// Reads until `end` has come, and returns all up to and with it.
     async fn until(&mut self, end: &str) -> String {
-        let read = async {
-            loop {
-                let found =
-                    self.buffer.windows(end.len()).position(|window| window == end.as_bytes());
-                if let Some(start) = found {
-                    let taken: Vec<u8> = self.buffer.drain(..start + end.len()).collect();
-                    return String::from_utf8(taken).unwrap();
-                }
-                let length = self.socket.read_buf(&mut self.buffer).await.unwrap();
-                assert!(
-                    length > 0,
-                    "ended before {end:?}: {:?}",
-                    String::from_utf8_lossy(&self.buffer)
-                );
-            }
-        };
-        tokio::time::timeout(LIMIT, read).await.expect(end)
+        let (socket, buffer) = (&mut self.socket, &mut self.buffer);
+        let found =
+            |buffer: &[u8]| buffer.windows(end.len()).position(|window| window == end.as_bytes());
+        while found(buffer).is_none() {
+            let read = tokio::time::timeout(LIMIT, socket.read_buf(buffer)).await.expect(end);
+            assert!(
+                read.unwrap() > 0,
+                "ended before {end:?}: {:?}",
+                String::from_utf8_lossy(buffer)
+            );
+        }
+        let taken: Vec<u8> = buffer.drain(..found(buffer).unwrap() + end.len()).collect();
+        String::from_utf8(taken).unwrap()
     }
 
     async fn rest(mut self) -> String {
@@ -332,10 +328,10 @@ async fn a_websocket_is_switched_and_echoes() {
 #[tokio::test]
 async fn a_tunnel_ends_when_it_is_idle_or_told_to() {
     let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
-    for told in [false, true] {
+    for (told, idle_timeout) in [(false, Duration::from_millis(50)), (true, LIMIT)] {
         let backend = Backend::always(Action::raw(switch).then(Then::Echo));
         let gateway = Gateway::start_with(&backend.url(), Protocol::Http1, |_, options| {
-            options.tunnel_idle_timeout = if told { LIMIT } else { Duration::from_millis(50) };
+            options.tunnel_idle_timeout = idle_timeout;
         })
         .await;
         let mut client = gateway.connect().await;
@@ -388,7 +384,7 @@ async fn what_goes_wrong_is_told_as_a_problem() {
 #[tokio::test]
 async fn a_backend_that_does_not_answer_is_given_up_but_not_while_the_request_arrives() {
     let hasty = |_: &mut upstream::Options, options: &mut Options| {
-        options.head_timeout = Duration::from_millis(200)
+        options.head_timeout = Duration::from_millis(200);
     };
     let hanging = Backend::always(Action::silent(Then::Hang));
     let gateway = Gateway::start_with(&hanging.url(), Protocol::Http1, hasty).await;
@@ -412,7 +408,7 @@ async fn a_body_that_stops_is_cut_off_and_not_ended() {
         .then(Then::Hang);
     let backend = Backend::always(action);
     let idle = |_: &mut upstream::Options, options: &mut Options| {
-        options.idle_timeout = Duration::from_millis(200)
+        options.idle_timeout = Duration::from_millis(200);
     };
     let gateway = Gateway::start_with(&backend.url(), Protocol::Http1, idle).await;
     let answer = gateway.ask(GET).await;
@@ -426,7 +422,7 @@ async fn a_body_that_stops_is_cut_off_and_not_ended() {
 async fn a_client_that_stops_sending_costs_no_connection() {
     let backend = Backend::always(Action::status(200));
     let idle = |_: &mut upstream::Options, options: &mut Options| {
-        options.idle_timeout = Duration::from_millis(200)
+        options.idle_timeout = Duration::from_millis(200);
     };
     let gateway = Gateway::start_with(&backend.url(), Protocol::Http1, idle).await;
     let answer = gateway.ask("PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf").await;

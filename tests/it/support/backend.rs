@@ -329,7 +329,7 @@ impl Connection {
                 Then::Keep => {}
                 Then::Close => return self.socket.shutdown(Shutdown::Both),
                 Then::Reset => return SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)),
-                Then::Hang => return self.until_closed(),
+                Then::Hang => return self.until_closed(shared),
                 Then::Echo => return self.echo(),
             }
             if self.buffer.is_empty() && self.more(shared)? == 0 {
@@ -371,9 +371,10 @@ impl Connection {
         }
     }
 
-    fn until_closed(&mut self) -> io::Result<()> {
-        let mut scrap = [0; 4096];
-        while self.stream.read(&mut scrap)? > 0 {}
+    fn until_closed(&mut self, shared: &Shared) -> io::Result<()> {
+        while self.more(shared)? > 0 {
+            self.buffer.clear();
+        }
         Ok(())
     }
 
