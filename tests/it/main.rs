@@ -12,8 +12,11 @@
 
 mod admin;
 mod architecture;
+mod claim_fleet;
+mod claim_fleet_effects;
 mod claim_model;
 mod claim_protocol;
+mod claim_sim;
 mod claim_world;
 mod cli;
 mod gateway;
