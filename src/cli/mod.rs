@@ -4,6 +4,7 @@
 
 pub mod backend;
 mod capture;
+pub mod check;
 pub mod completions;
 pub mod credentials;
 pub mod demo;
@@ -61,6 +62,7 @@ enum Command {
     Listen(listen::Args),
     Sign(sign::Args),
     Verify(verify::Args),
+    Check(check::Args),
     Healthcheck(healthcheck::Args),
     Completions(completions::Args),
     Version(version::Args),
@@ -106,6 +108,7 @@ fn dispatch(command: Command, stdio: &mut Stdio<'_>) -> Ending {
                 verify::Outcome::Refused => Ok(Exit::Data),
             }
         }
+        Command::Check(args) => check::run(&args, stdio),
         Command::Healthcheck(args) => healthcheck::run(&args, stdio),
         Command::Completions(args) => completions::run(&args, stdio),
         Command::Version(args) => version::run(&args, stdio),

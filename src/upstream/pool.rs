@@ -28,8 +28,8 @@ use super::{BuildError, ForwardError, Outgoing};
 
 /// How much of the rest of an answer is read to save the connection.
 const DRAIN_BYTES_MAX: usize = 64 * 1024;
-/// How long that may take.
-const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// How long that may take, and what is left to write of the request.
+const RECOVERY: Duration = Duration::from_secs(1);
 /// How large the head of an answer may be.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long a connection rests before it is used again. A backend that closes after its answer without saying so does
@@ -266,9 +266,7 @@ impl Driver {
                 given = returned.recv() => given,
                 () = &mut expiry, if parked.is_some() => {
                     if parked.take().is_some_and(|serial| self.pool.withdraw(serial)) {
-                        // Nobody can send any more, so that the connection takes its leave (TLS: close_notify).
-                        timeout(FAREWELL, connection).await.ok();
-                        return;
+                        break;
                     }
                     continue;
                 }
@@ -279,7 +277,7 @@ impl Driver {
                 _ = &mut connection => return,
                 recovered = self.recover(given) => recovered,
             };
-            let Some((idle, slot)) = recovered else { return };
+            let Some((idle, slot)) = recovered else { break };
             if timeout(REST, &mut connection).await.is_ok() {
                 return self.pool.grow_wary();
             }
@@ -289,23 +287,17 @@ impl Driver {
             // Only now, so that whoever waits for the place finds the connection.
             drop(slot);
         }
+        // Nobody can send any more, so that the connection takes its leave (TLS: close_notify).
+        timeout(FAREWELL, connection).await.ok();
     }
 
     /// Makes a connection that was given back ready for the next request; `None` if it is not worth it.
     async fn recover(&self, given: Returned) -> Option<(Idle, OwnedSemaphorePermit)> {
         let Returned { mut sender, rest, keep, slot, back } = given;
-        if keep.is_zero() || !self.pool.trusts_backend() {
-            // The answer is still read, so that the backend's write does not fail.
-            timeout(DRAIN_TIME, drain(rest)).await.ok();
-            return None;
-        }
-        let ready = async {
-            if !drain(rest).await {
-                return false;
-            }
-            sender.ready().await.is_ok()
-        };
-        if !timeout(DRAIN_TIME, ready).await.unwrap_or(false) {
+        // Ready means too that the request is written to its end: a backend may answer before it has read it all.
+        let ready = async { drain(rest).await && sender.ready().await.is_ok() };
+        let ready = timeout(RECOVERY, ready).await.unwrap_or(false);
+        if !ready || keep.is_zero() || !self.pool.trusts_backend() {
             return None;
         }
         let serial = self.pool.serial.fetch_add(1, Ordering::Relaxed);

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use oncehook::claim::exchange::Outcome;
 use oncehook::upstream::Upstream;
 use tokio_util::task::TaskTracker;
 
 use super::{Copy, options, upstream};
-use crate::support::backend::{Action, Backend, Then, eventually};
+use crate::support::backend::{Action, Backend, Reading, Then, eventually};
 
 async fn deliver(upstream: &Upstream, times: usize) {
     for number in 0..times {
@@ -34,7 +35,11 @@ async fn a_connection_is_used_again() {
     let backend = Backend::always(Action::status(200));
     deliver_slowly(&upstream(&options(&backend.url())), 10).await;
     assert_eq!(backend.connections(), 1);
-    assert_eq!(backend.requests().len(), 10);
+    let requests = backend.requests();
+    assert!(
+        requests.len() == 10 && requests.iter().all(|request| request.connection == 0),
+        "{requests:?}"
+    );
 }
 
 #[tokio::test]
@@ -123,4 +128,17 @@ async fn no_more_connections_than_allowed_serve_many_forwards() {
         assert_eq!(handle.await.unwrap(), Outcome::Delivered(200));
     }
     assert_eq!(backend.connections(), 4);
+}
+
+#[tokio::test]
+async fn a_backend_that_answers_before_it_has_read_still_gets_the_whole_body() {
+    let early = || Action::status(200).reading(Reading::Head).then(Then::Hang);
+    let backend = Backend::in_turn(vec![Action::status(200).then(Then::Close), early()]);
+    let upstream = upstream(&options(&backend.url()));
+    // Makes the pool wary, so that the next connection is not kept for its own sake.
+    deliver_slowly(&upstream, 1).await;
+    let mut copy = Copy::new();
+    copy.body = Bytes::from(vec![b'x'; 16 * 1024 * 1024]);
+    assert_eq!(copy.forward(&upstream).await.outcome, Outcome::Delivered(200));
+    eventually("the whole body arrives", || backend.received_bytes() > copy.body.len()).await;
 }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
 use super::{Copy, options, upstream};
-use crate::support::backend::{Action, Backend, Then};
+use crate::support::backend::{Action, Backend, Reading, Then};
 
 /// A private CA, and a directory with what it issued.
 struct Authority {
@@ -126,7 +126,13 @@ async fn the_name_to_check_can_be_set() {
 async fn a_backend_of_another_ca_or_without_tls_is_unreached_and_nothing_is_sent() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let stranger = Backend::start_tls(|_| Action::status(200), theirs.server("127.0.0.1", false));
-    let plain = Backend::always(Action::raw("HTTP/1.1 400 Bad Request\r\n\r\n").then(Then::Close));
+    let bad_request = Action::raw(
+        "HTTP/1.1 400 Bad Request
+
+",
+    )
+    .then(Then::Close);
+    let plain = Backend::always(bad_request.reading(Reading::Nothing));
     for backend in [stranger, plain] {
         let forwarded = Copy::new().forward(&upstream(&ours.options(&backend))).await;
         assert_eq!(forwarded.outcome, Outcome::Unreached, "{:?}", forwarded.detail);

@@ -1,161 +1,18 @@
-//! The relay against real sockets: a raw client, a raw backend, and hyper's server in between as the listener runs it.
+//! What passes: bytes, streams, upgrades, HTTP/2.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use oncehook::relay::{Options, Relay};
-use oncehook::upstream::{self, HostPolicy, PathPolicy, Peer, Upstream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
-use crate::support::backend::{Action, Backend, Gate, Piece, Reading, Then, eventually};
-
-const LIMIT: Duration = Duration::from_secs(20);
-
-/// Which of hyper's servers a gateway runs; the listener chooses by ALPN.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Protocol {
-    Http1,
-    Http2,
-}
-
-/// A relay behind a listener. Ends when it is dropped.
-struct Gateway {
-    address: SocketAddr,
-    tunnels: TaskTracker,
-    stop: CancellationToken,
-    _end: DropGuard,
-}
-
-impl Gateway {
-    async fn start(backend: &str) -> Self {
-        Self::start_with(backend, Protocol::Http1, |_, _| {}).await
-    }
-
-    async fn start_with(
-        backend: &str,
-        protocol: Protocol,
-        change: impl FnOnce(&mut upstream::Options, &mut Options),
-    ) -> Self {
-        let mut to_backend = upstream::Options {
-            target: backend.parse().unwrap(),
-            path: PathPolicy::Sender,
-            host: HostPolicy::Keep,
-            tls: None,
-            connect_timeout: Duration::from_secs(2),
-            idle_timeout: Duration::from_millis(1500),
-            connections_max: 64,
-            refused: Vec::new(),
-            via: "oncehook".to_owned(),
-        };
-        let mut options =
-            Options { head_timeout: LIMIT, idle_timeout: LIMIT, tunnel_idle_timeout: LIMIT };
-        change(&mut to_backend, &mut options);
-        let (tunnels, stop, end) =
-            (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
-        let upstream = Upstream::new(&to_backend, TaskTracker::new()).unwrap();
-        let relay = Arc::new(Relay::new(upstream, options, tunnels.clone(), stop.clone()));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        TaskTracker::new()
-            .spawn(end.clone().run_until_cancelled_owned(accept(listener, relay, protocol)));
-        Self { address, tunnels, stop, _end: end.drop_guard() }
-    }
-
-    async fn connect(&self) -> Client {
-        Client { socket: TcpStream::connect(self.address).await.unwrap(), buffer: Vec::new() }
-    }
-
-    /// Sends one request on a connection of its own, and reads the answer to the end of the connection.
-    async fn ask(&self, request: &str) -> String {
-        let mut client = self.connect().await;
-        client.send(request).await;
-        client.rest().await
-    }
-}
-
-async fn accept(listener: TcpListener, relay: Arc<Relay>, protocol: Protocol) {
-    let tracker = TaskTracker::new();
-    while let Ok((socket, address)) = listener.accept().await {
-        let relay = Arc::clone(&relay);
-        let service = service_fn(move |request: Request<Incoming>| {
-            let relay = Arc::clone(&relay);
-            let peer = Peer { address, tls: false, trusted: false };
-            async move { Ok::<_, std::convert::Infallible>(relay.serve(request, &peer, "req-1").await) }
-        });
-        tracker.spawn(async move {
-            let io = TokioIo::new(socket);
-            let served = match protocol {
-                Protocol::Http1 => {
-                    let mut server = hyper::server::conn::http1::Builder::new();
-                    server
-                        .timer(TokioTimer::new())
-                        .serve_connection(io, service)
-                        .with_upgrades()
-                        .await
-                }
-                Protocol::Http2 => {
-                    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                        .serve_connection(io, service)
-                        .await
-                }
-            };
-            // Fails whenever a body does, as some here must.
-            served.ok();
-        });
-    }
-}
-
-/// A client that sends and reads bytes.
-struct Client {
-    socket: TcpStream,
-    buffer: Vec<u8>,
-}
-
-impl Client {
-    async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.socket.write_all(bytes.as_ref()).await.unwrap();
-    }
-
-    /// Reads until `end` has come, and returns all up to and with it.
-    async fn until(&mut self, end: &str) -> String {
-        let read = async {
-            loop {
-                let found =
-                    self.buffer.windows(end.len()).position(|window| window == end.as_bytes());
-                if let Some(start) = found {
-                    let taken: Vec<u8> = self.buffer.drain(..start + end.len()).collect();
-                    return String::from_utf8(taken).unwrap();
-                }
-                let length = self.socket.read_buf(&mut self.buffer).await.unwrap();
-                assert!(
-                    length > 0,
-                    "ended before {end:?}: {:?}",
-                    String::from_utf8_lossy(&self.buffer)
-                );
-            }
-        };
-        tokio::time::timeout(LIMIT, read).await.expect(end)
-    }
-
-    async fn rest(mut self) -> String {
-        let read = self.socket.read_to_end(&mut self.buffer);
-        tokio::time::timeout(LIMIT, read).await.expect("the connection ends").ok();
-        String::from_utf8_lossy(&self.buffer).into_owned()
-    }
-}
-
-const GET: &str =
-    "GET /api/rooms?x=%20y HTTP/1.1\r\nhost: public.example\r\nconnection: close\r\n\r\n";
+use super::{GET, Gateway, LIMIT, Protocol};
+use crate::support::backend::{Action, Backend, Gate, Piece, Then, eventually};
 
 #[tokio::test]
 async fn a_request_and_its_answer_pass_untouched() {
@@ -332,10 +189,10 @@ async fn a_websocket_is_switched_and_echoes() {
 #[tokio::test]
 async fn a_tunnel_ends_when_it_is_idle_or_told_to() {
     let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
-    for told in [false, true] {
+    for (told, idle_timeout) in [(false, Duration::from_millis(50)), (true, LIMIT)] {
         let backend = Backend::always(Action::raw(switch).then(Then::Echo));
         let gateway = Gateway::start_with(&backend.url(), Protocol::Http1, |_, options| {
-            options.tunnel_idle_timeout = if told { LIMIT } else { Duration::from_millis(50) };
+            options.tunnel_idle_timeout = idle_timeout;
         })
         .await;
         let mut client = gateway.connect().await;
@@ -347,102 +204,6 @@ async fn a_tunnel_ends_when_it_is_idle_or_told_to() {
         eventually("the tunnel ends", || gateway.tunnels.is_empty()).await;
         client.rest().await;
     }
-}
-
-#[tokio::test]
-async fn a_protocol_changed_unasked_is_no_answer() {
-    let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
-    let backend = Backend::always(Action::raw(switch).then(Then::Hang));
-    let gateway = Gateway::start(&backend.url()).await;
-    assert!(gateway.ask(GET).await.starts_with("HTTP/1.1 502"));
-}
-
-#[tokio::test]
-async fn what_goes_wrong_is_told_as_a_problem() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let refusing = Gateway::start(&format!("http://{closed}")).await;
-    let answer = refusing.ask(GET).await;
-    assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway"), "{answer}");
-    assert!(
-        answer.contains("content-type: application/problem+json")
-            && answer.contains("x-request-id: req-1")
-    );
-    let expected = r#"{"type":"about:blank","title":"Bad Gateway","status":502,"detail":"the backend cannot be reached"}"#;
-    assert!(answer.ends_with(expected), "{answer}");
-    assert!(!answer.contains(&closed.to_string()), "the backend's address is nobody's business");
-
-    let looped = GET
-        .replace("connection: close", "via: 1.1 edge, 1.1 Oncehook (again)\r\nconnection: close");
-    assert!(refusing.ask(&looped).await.starts_with("HTTP/1.1 508"));
-
-    for (action, status) in
-        [(Action::raw("garbage\r\n\r\n"), 502), (Action::silent(Then::Close), 502)]
-    {
-        let backend = Backend::always(action.then(Then::Close));
-        let answer = Gateway::start(&backend.url()).await.ask(GET).await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
-        assert_eq!(backend.connections(), 1, "not repeated");
-    }
-}
-
-#[tokio::test]
-async fn a_backend_that_does_not_answer_is_given_up_but_not_while_the_request_arrives() {
-    let hasty = |_: &mut upstream::Options, options: &mut Options| {
-        options.head_timeout = Duration::from_millis(200)
-    };
-    let hanging = Backend::always(Action::silent(Then::Hang));
-    let gateway = Gateway::start_with(&hanging.url(), Protocol::Http1, hasty).await;
-    let answer = gateway.ask(GET).await;
-    assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
-
-    let backend = Backend::always(Action::status(200));
-    let gateway = Gateway::start_with(&backend.url(), Protocol::Http1, hasty).await;
-    let mut client = gateway.connect().await;
-    client.send("PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n").await;
-    for _ in 0..10 {
-        tokio::time::sleep(Duration::from_millis(80)).await;
-        client.send("x").await;
-    }
-    assert!(client.until("\r\n\r\n").await.starts_with("HTTP/1.1 200"));
-}
-
-#[tokio::test]
-async fn a_body_that_stops_is_cut_off_and_not_ended() {
-    let action = Action::raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n")
-        .then(Then::Hang);
-    let backend = Backend::always(action);
-    let idle = |_: &mut upstream::Options, options: &mut Options| {
-        options.idle_timeout = Duration::from_millis(200)
-    };
-    let gateway = Gateway::start_with(&backend.url(), Protocol::Http1, idle).await;
-    let answer = gateway.ask(GET).await;
-    assert!(
-        answer.ends_with("5\r\nfirst\r\n"),
-        "no last chunk, so that the client knows: {answer}"
-    );
-}
-
-#[tokio::test]
-async fn a_client_that_stops_sending_costs_no_connection() {
-    let backend = Backend::always(Action::status(200));
-    let idle = |_: &mut upstream::Options, options: &mut Options| {
-        options.idle_timeout = Duration::from_millis(200)
-    };
-    let gateway = Gateway::start_with(&backend.url(), Protocol::Http1, idle).await;
-    let answer = gateway.ask("PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf").await;
-    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-    assert!(backend.requests().is_empty());
-}
-
-#[tokio::test]
-async fn a_client_that_leaves_ends_the_exchange_with_the_backend() {
-    let backend = Backend::always(Action::silent(Then::Hang).reading(Reading::Whole));
-    let gateway = Gateway::start(&backend.url()).await;
-    let mut client = gateway.connect().await;
-    client.send(GET).await;
-    eventually("the request arrives", || !backend.requests().is_empty()).await;
-    drop(client);
-    eventually("the backend's side is closed", || backend.open_connections() == 0).await;
 }
 
 #[tokio::test]
