@@ -172,6 +172,7 @@ fn redis(section: &config::Redis) -> Result<Redis, StartError> {
         prefix: section.prefix.clone(),
         connect_timeout: section.connect_timeout,
         operation_timeout: section.operation_timeout,
+        wait_replicas: None,
         breaker_failures: section.breaker_failures,
         breaker_probe_interval: section.breaker_probe_interval,
     })?)
