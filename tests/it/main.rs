@@ -16,6 +16,7 @@ mod claim_fleet;
 mod claim_fleet_effects;
 mod claim_model;
 mod claim_protocol;
+mod claim_random;
 mod claim_sim;
 mod claim_world;
 mod cli;
