@@ -7,6 +7,7 @@
     clippy::as_conversions,
     clippy::disallowed_methods,
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "a test that meets what it did not expect should stop and say so"
 )]
 
