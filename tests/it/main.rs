@@ -14,6 +14,7 @@ mod architecture;
 mod claim_model;
 mod claim_protocol;
 mod claim_world;
+mod config;
 mod store;
 mod store_faults;
 mod store_memory;
