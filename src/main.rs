@@ -8,5 +8,5 @@ use oncehook::cli::{self, Stdio};
 fn main() -> ExitCode {
     let (mut input, mut out, mut talk) = (stdin(), LineWriter::new(stdout()), stderr());
     let mut stdio = Stdio { input: &mut input, out: &mut out, talk: &mut talk };
-    cli::run(std::env::args_os(), &mut stdio).into()
+    cli::main(std::env::args_os(), &mut stdio).into()
 }

@@ -32,7 +32,7 @@ async fn livez() -> Response {
 
 /// What `/readyz` says.
 #[derive(Serialize)]
-struct Ready {
+struct Answer {
     ready: bool,
     stage: &'static str,
     /// Why not, or what else should be known.
@@ -71,7 +71,7 @@ async fn readyz(Of(state): Of<State>) -> Response {
     };
     let ready = stage == Stage::Ready;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    match serde_json::to_string(&Ready { ready, stage: stage.label(), reasons, store }) {
+    match serde_json::to_string(&Answer { ready, stage: stage.label(), reasons, store }) {
         Ok(body) => page(status, JSON, body + "\n"),
         Err(error) => unwritable(&error),
     }

@@ -285,7 +285,7 @@ fn backend(
         target: section.backend.uri().clone(),
         path,
         host: host(&section.host),
-        tls: Some(tls),
+        tls: section.backend.is_tls().then_some(tls),
         connect_timeout: section.connect_timeout,
         idle_timeout: section.idle_timeout,
         connections_max: section.connections_max,

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::StatusCode;
+use secrecy::SecretString;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -68,8 +69,8 @@ pub struct Args {
     /// End after so many accepted webhooks
     #[arg(long, value_name = "COUNT")]
     count: Option<u64>,
-    /// How to print webhooks
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    /// How to print webhooks: text, or json, an object a line
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
     format: Format,
 }
 
@@ -79,7 +80,7 @@ pub fn run(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
 }
 
 async fn listen(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
-    let verifier = verifier(&args.credentials)?;
+    let verifier = verifier(&args.credentials.api_key, args.credentials.secret()?)?;
     let taken = |error| Failure::listening(args.address, error);
     let (listener, address) = backend::bind(args.address).await.map_err(taken)?;
     writeln!(stdio.talk, "listening at http://{address}{}", args.path.as_deref().unwrap_or("/"))?;
@@ -177,8 +178,8 @@ impl Sums {
 }
 
 /// A verifier that knows one key.
-pub fn verifier(credentials: &Credentials) -> Result<Verifier, Failure> {
-    let key = (Tenant::from("sample"), credentials.api_key.clone(), credentials.secret()?);
+pub fn verifier(api_key: &str, secret: SecretString) -> Result<Verifier, Failure> {
+    let key = (Tenant::from("sample"), api_key.to_owned(), secret);
     let keys = KeyRing::new([key]).map_err(|error| Failure::new(Exit::Usage, error))?;
     Ok(Verifier::new(keys))
 }

@@ -7,11 +7,13 @@ mod capture;
 pub mod check;
 pub mod completions;
 pub mod credentials;
+pub mod demo;
 pub mod exit;
 mod explain;
 pub mod healthcheck;
 pub mod listen;
 pub mod options;
+pub mod run;
 pub mod sender;
 pub mod sign;
 pub mod trigger;
@@ -54,6 +56,8 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Run(run::Args),
+    Demo(demo::Args),
     Trigger(trigger::Args),
     Listen(listen::Args),
     Sign(sign::Args),
@@ -75,7 +79,7 @@ pub struct Stdio<'a> {
 }
 
 /// Parses `arguments`, runs the command they name, and tells a failure on `stdio.talk`.
-pub fn run(arguments: impl IntoIterator<Item = OsString>, stdio: &mut Stdio<'_>) -> Exit {
+pub fn main(arguments: impl IntoIterator<Item = OsString>, stdio: &mut Stdio<'_>) -> Exit {
     let ending = match Cli::try_parse_from(arguments) {
         Ok(cli) => dispatch(cli.command, stdio),
         Err(error) => usage(&error),
@@ -90,6 +94,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, stdio: &mut Stdio<'_>)
 
 fn dispatch(command: Command, stdio: &mut Stdio<'_>) -> Ending {
     match command {
+        Command::Run(args) => run::run(&args, stdio),
+        Command::Demo(args) => demo::run(&args, stdio),
         Command::Trigger(args) => trigger::run(&args, stdio),
         Command::Listen(args) => listen::run(&args, stdio),
         Command::Sign(args) => {
@@ -120,6 +126,12 @@ fn usage(error: &clap::Error) -> Ending {
 /// Runs a command's future to its end, on this thread.
 fn block_on(future: impl Future<Output = Ending>) -> Ending {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(io_failure("cannot start a runtime"))?.block_on(future)
+}
+
+/// Runs a command's future to its end, with a thread for each core.
+fn block_on_all_cores(future: impl Future<Output = Ending>) -> Ending {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(io_failure("cannot start a runtime"))?.block_on(future)
 }
 

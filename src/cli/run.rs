@@ -13,7 +13,9 @@ use crate::app::{self, Running, StartError};
 use crate::cli::Stdio;
 use crate::cli::exit::{Ending, Exit, Failure};
 use crate::cli::options::{DEV_API_KEY, DEV_API_SECRET};
-use crate::config::{self, Config, LoadError, LogFormat, Overrides, Relay, Sources, StoreKind, Tls};
+use crate::config::{
+    self, Config, LoadError, LogFormat, Overrides, Relay, Sources, StoreKind, Tls,
+};
 
 const AFTER_HELP: &str = "\
 Flags win over the environment (ONCEHOOK_SECTION__KEY), the environment over the
@@ -58,23 +60,16 @@ pub fn run(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
 async fn serve(config: Config, args: &Args, stdio: &mut Stdio<'_>) -> Ending {
     // Before the start, so that a signal that comes during it is not lost.
     let mut signals = Signals::new()?;
+    app::init_log(&config).map_err(not_started)?;
     let running = app::start(config.clone()).await.map_err(not_started)?;
-    match config.log.format {
-        LogFormat::Text => summarize(&config, &running, args, stdio)?,
-        LogFormat::Json => tracing::info!(
-            address = %running.address(),
-            admin_address = %running.admin_address(),
-            version = env!("CARGO_PKG_VERSION"),
-            "started"
-        ),
+    // A log for programs has the same in one line of its own.
+    if config.log.format == LogFormat::Text {
+        summarize(&config, &running, args, stdio)?;
     }
     let name = signals.next().await;
     tracing::info!(signal = name, "ending; a second signal ends at once");
     tokio::select! {
-        () = running.stop() => {
-            tracing::info!("ended");
-            Ok(Exit::Success)
-        }
+        () = running.stop() => Ok(Exit::Success),
         name = signals.next() => {
             tracing::warn!(signal = name, "ended at once; claims in flight lapse with their leases");
             Ok(Exit::No)
@@ -84,7 +79,8 @@ async fn serve(config: Config, args: &Args, stdio: &mut Stdio<'_>) -> Ending {
 
 impl Args {
     fn sources(&self) -> Sources {
-        let (listen, backend, store) = (self.listen.clone(), self.backend.clone(), self.store.clone());
+        let (listen, backend, store) =
+            (self.listen.clone(), self.backend.clone(), self.store.clone());
         Sources {
             file: self.config.clone(),
             environment: config::environment(),
@@ -101,7 +97,10 @@ struct Signals {
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {
@@ -121,7 +120,7 @@ pub fn misconfigured(error: LoadError) -> Failure {
 }
 
 /// A start that failed: with the code of the system's refusal if there is one, else with that of the configuration.
-fn not_started(error: StartError) -> Failure {
+pub fn not_started(error: StartError) -> Failure {
     let mut cause = error.source();
     let mut refusal = None;
     while let Some(error) = cause {
@@ -134,7 +133,12 @@ fn not_started(error: StartError) -> Failure {
     }
 }
 
-fn summarize(config: &Config, running: &Running, args: &Args, stdio: &mut Stdio<'_>) -> io::Result<()> {
+fn summarize(
+    config: &Config,
+    running: &Running,
+    args: &Args,
+    stdio: &mut Stdio<'_>,
+) -> io::Result<()> {
     let talk = &mut *stdio.talk;
     writeln!(talk, "oncehook {}", env!("CARGO_PKG_VERSION"))?;
     let (scheme, certificate) = match &config.tls {
@@ -156,7 +160,9 @@ fn summarize(config: &Config, running: &Running, args: &Args, stdio: &mut Stdio<
     }
     match &config.store.kind {
         StoreKind::Memory => writeln!(talk, "  store     memory of this process")?,
-        StoreKind::Redis(redis) => writeln!(talk, "  store     Redis {}:{}", redis.host, redis.port)?,
+        StoreKind::Redis(redis) => {
+            writeln!(talk, "  store     Redis {}:{}", redis.host, redis.port)?;
+        }
     }
     let keys: usize = config.tenants.iter().map(|tenant| tenant.keys.len()).sum();
     writeln!(talk, "  keys      {keys} of {} tenant(s)", config.tenants.len())?;
@@ -166,10 +172,17 @@ fn summarize(config: &Config, running: &Running, args: &Args, stdio: &mut Stdio<
         writeln!(talk, "  SHADOW MODE: everything is forwarded; duplicates are only counted")?;
     }
     if args.dev {
-        writeln!(talk, "  --dev: the usual key is {DEV_API_KEY:?}, its secret {DEV_API_SECRET:?}; for trials alone")?;
+        writeln!(
+            talk,
+            "  --dev: the usual key is {DEV_API_KEY:?}, its secret {DEV_API_SECRET:?}; for trials alone"
+        )?;
         if let Some(route) = config.routes.first() {
             let url = base(scheme, address);
-            writeln!(talk, "  try it:   oncehook trigger egress_ended --nodes 3 --to {url}{}", route.path)?;
+            writeln!(
+                talk,
+                "  try it:   oncehook trigger egress_ended --nodes 3 --to {url}{}",
+                route.path
+            )?;
         }
     }
     Ok(())

@@ -32,7 +32,7 @@ pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// How long the relay waits.
+/// How long the relay waits. What is found stalled has been so for the time given, or for twice that at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// For the head of an answer, while nothing more of the request arrives.

@@ -21,21 +21,53 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::ForwardError;
+use super::options::Options;
+use super::tls::{self, TlsOptions};
+use super::{BuildError, ForwardError};
 
 /// How many addresses of one name are tried.
 const ADDRESSES_MAX: usize = 8;
 
 /// How a connection to one backend is made.
 pub(super) struct Connector {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
     /// For one address, and as long again for the TLS handshake.
-    pub(super) timeout: Duration,
+    timeout: Duration,
 }
 
 impl Connector {
+    /// Reads the target; connects to nothing.
+    pub(super) fn new(options: &Options) -> Result<Self, BuildError> {
+        let target = &options.target;
+        let fault = |problem| BuildError::Target { target: target.to_string(), problem };
+        let authority = target.authority().ok_or_else(|| fault("has no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(fault("names a user, which would go nowhere"));
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.is_empty() {
+            return Err(fault("has no host"));
+        }
+        if authority.port_u16() == Some(0) {
+            return Err(fault("has port 0"));
+        }
+        let (default_port, tls) = match target.scheme_str() {
+            Some("http") if options.tls.is_some() => {
+                return Err(BuildError::TlsUnused { target: target.to_string() });
+            }
+            Some("http") => (80, None),
+            Some("https") => {
+                let system = TlsOptions::default();
+                (443, Some(tls::connector(options.tls.as_ref().unwrap_or(&system), &host)?))
+            }
+            _ => return Err(fault("is neither http nor https")),
+        };
+        let port = authority.port_u16().unwrap_or(default_port);
+        Ok(Self { host, port, tls, timeout: options.connect_timeout })
+    }
+
     /// Connects to the first address that accepts.
     pub(super) async fn connect(&self) -> Result<(Link, SocketAddr), ForwardError> {
         let (socket, address) = self.dial().await?;

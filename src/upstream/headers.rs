@@ -26,10 +26,15 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How a head is built for one backend: what does not change from request to request is made once.
 pub(super) struct HeadRules {
-    /// `None` keeps the sender's.
-    host: Option<HeaderValue>,
+    host: Host,
     path: Path,
     via: String,
+}
+
+enum Host {
+    Fixed(HeaderValue),
+    /// The sender's; this if it named none, as HTTP/1.0 allows.
+    KeepOr(HeaderValue),
 }
 
 enum Path {
@@ -42,9 +47,9 @@ impl HeadRules {
     pub(super) fn new(options: &Options) -> Result<Self, BuildError> {
         let target = &options.target;
         let host = match &options.host {
-            HostPolicy::Keep => None,
-            HostPolicy::Fixed(value) => Some(value.clone()),
-            HostPolicy::Backend => Some(host_of(target)?),
+            HostPolicy::Keep => Host::KeepOr(host_of(target)?),
+            HostPolicy::Fixed(value) => Host::Fixed(value.clone()),
+            HostPolicy::Backend => Host::Fixed(host_of(target)?),
         };
         let path = match options.path {
             PathPolicy::Target => Path::Fixed(Uri::from(path_and_query(target))),
@@ -111,9 +116,11 @@ impl HeadRules {
         // Room for the eight fields that are written at most.
         let mut head = HeaderMap::with_capacity(sender.headers.len() + 8);
         let asked = asked_host(sender);
-        if let Some(host) = self.host.as_ref().or(asked.as_ref()) {
-            head.insert(HOST, host.clone());
-        }
+        let host = match &self.host {
+            Host::Fixed(host) => host,
+            Host::KeepOr(own) => asked.as_ref().unwrap_or(own),
+        };
+        head.insert(HOST, host.clone());
         let named = connection_options(&sender.headers);
         for name in sender.headers.keys() {
             if passes(name, &sender.headers, &named, purpose) {

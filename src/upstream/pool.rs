@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
-use http_body::Body;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -24,24 +24,23 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::{Connector, Link, Wire};
 use super::options::Options;
-use super::tls::{self, TlsOptions};
 use super::{BuildError, ForwardError, Outgoing};
 
 /// How much of the rest of an answer is read to save the connection.
 const DRAIN_BYTES_MAX: usize = 64 * 1024;
-/// How long that may take.
-const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// How long that may take, and what is left to write of the request.
+const RECOVERY: Duration = Duration::from_secs(1);
 /// How large the head of an answer may be.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// How long a connection rests before it is used again, unless the backend promised to keep it open: one that closes
-/// after its answer without saying so does it within this time, or hardly ever.
-const REST: Duration = Duration::from_millis(5);
+/// How long a connection rests before it is used again. A backend that closes after its answer without saying so does
+/// it within this time, or hardly ever; at a thousand events a second it costs ten connections.
+const REST: Duration = Duration::from_millis(10);
 /// How long a connection may take to close.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How much earlier than the backend's `Keep-Alive: timeout` a connection is dropped.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
 /// How many connections are used only once after the backend closed one that rested, without having said so.
-const WARY_CONNECTIONS: u32 = 64;
+const WARY_CONNECTIONS: u32 = 256;
 
 /// The connections to one backend.
 pub(super) struct Pool {
@@ -83,21 +82,15 @@ pub(super) struct Lent {
     slot: OwnedSemaphorePermit,
     /// Whether it carried an earlier request.
     reused: bool,
-    keep: Keep,
-}
-
-/// How long a connection may be kept, by what the backend said of it.
-#[derive(Clone, Copy)]
-struct Keep {
-    time: Duration,
-    promised: bool,
+    /// How long the connection may be kept, by what the backend said of it.
+    keep: Duration,
 }
 
 /// What the driving task gets back.
 struct Returned {
     sender: SendRequest<Outgoing>,
     rest: Option<Incoming>,
-    keep: Keep,
+    keep: Duration,
     slot: OwnedSemaphorePermit,
     /// Travels with the connection: the task ends when neither a request nor the pool holds it.
     back: mpsc::Sender<Returned>,
@@ -110,7 +103,7 @@ impl Pool {
             return Err(BuildError::ConnectionsMax { given, most: Semaphore::MAX_PERMITS });
         }
         Ok(Self {
-            connector: connector(options)?,
+            connector: Connector::new(options)?,
             idle_timeout: options.idle_timeout,
             idle: Mutex::new(Vec::new()),
             slots: Arc::new(Semaphore::new(given)),
@@ -159,8 +152,7 @@ impl Pool {
         let (back, returned) = mpsc::channel(1);
         let driver = Driver { pool: Arc::clone(self), wire: Arc::clone(&wire), address };
         self.tracker.spawn(driver.run(connection.with_upgrades(), returned));
-        let keep = Keep { time: self.idle_timeout, promised: false };
-        Ok(Lent { sender, wire, address, back, slot, reused: false, keep })
+        Ok(Lent { sender, wire, address, back, slot, reused: false, keep: self.idle_timeout })
     }
 
     fn pop(&self) -> Option<Idle> {
@@ -196,15 +188,7 @@ impl Pool {
 impl Idle {
     fn lend(self, slot: OwnedSemaphorePermit, idle_timeout: Duration) -> Lent {
         let Self { sender, wire, address, back, .. } = self;
-        Lent {
-            sender,
-            wire,
-            address,
-            back,
-            slot,
-            reused: true,
-            keep: Keep { time: idle_timeout, promised: false },
-        }
+        Lent { sender, wire, address, back, slot, reused: true, keep: idle_timeout }
     }
 }
 
@@ -230,10 +214,7 @@ impl Lent {
         self.wire.arm();
         let response = self.sender.try_send_request(request).await?;
         if let Some(promise) = keep_alive_timeout(response.headers()) {
-            self.keep = Keep {
-                time: self.keep.time.min(promise.saturating_sub(KEEP_ALIVE_MARGIN)),
-                promised: true,
-            };
+            self.keep = self.keep.min(promise.saturating_sub(KEEP_ALIVE_MARGIN));
         }
         Ok(response)
     }
@@ -285,49 +266,43 @@ impl Driver {
                 given = returned.recv() => given,
                 () = &mut expiry, if parked.is_some() => {
                     if parked.take().is_some_and(|serial| self.pool.withdraw(serial)) {
-                        // Nobody can send any more, so that the connection takes its leave (TLS: close_notify).
-                        timeout(FAREWELL, connection).await.ok();
-                        return;
+                        break;
                     }
                     continue;
                 }
             };
             let Some(given) = given else { return };
             let keep = given.keep;
-            let idle = tokio::select! {
+            let recovered = tokio::select! {
                 _ = &mut connection => return,
-                idle = self.recover(given) => idle,
+                recovered = self.recover(given) => recovered,
             };
-            let Some(idle) = idle else { return };
-            if !keep.promised && timeout(REST, &mut connection).await.is_ok() {
+            let Some((idle, slot)) = recovered else { break };
+            if timeout(REST, &mut connection).await.is_ok() {
                 return self.pool.grow_wary();
             }
-            expiry.set(sleep(keep.time));
+            expiry.set(sleep(keep));
             parked = Some(idle.serial);
             self.pool.lock().push(idle);
+            // Only now, so that whoever waits for the place finds the connection.
+            drop(slot);
         }
+        // Nobody can send any more, so that the connection takes its leave (TLS: close_notify).
+        timeout(FAREWELL, connection).await.ok();
     }
 
     /// Makes a connection that was given back ready for the next request; `None` if it is not worth it.
-    async fn recover(&self, given: Returned) -> Option<Idle> {
+    async fn recover(&self, given: Returned) -> Option<(Idle, OwnedSemaphorePermit)> {
         let Returned { mut sender, rest, keep, slot, back } = given;
-        if keep.time.is_zero() || !self.pool.trusts_backend() {
-            // The answer is still read, so that the backend's write does not fail.
-            timeout(DRAIN_TIME, drain(rest)).await.ok();
+        // Ready means too that the request is written to its end: a backend may answer before it has read it all.
+        let ready = async { drain(rest).await && sender.ready().await.is_ok() };
+        let ready = timeout(RECOVERY, ready).await.unwrap_or(false);
+        if !ready || keep.is_zero() || !self.pool.trusts_backend() {
             return None;
         }
-        let ready = async {
-            if !drain(rest).await {
-                return false;
-            }
-            sender.ready().await.is_ok()
-        };
-        if !timeout(DRAIN_TIME, ready).await.unwrap_or(false) {
-            return None;
-        }
-        drop(slot);
         let serial = self.pool.serial.fetch_add(1, Ordering::Relaxed);
-        Some(Idle { serial, sender, wire: Arc::clone(&self.wire), address: self.address, back })
+        let wire = Arc::clone(&self.wire);
+        Some((Idle { serial, sender, wire, address: self.address, back }, slot))
     }
 }
 
@@ -335,9 +310,7 @@ impl Driver {
 async fn drain(rest: Option<Incoming>) -> bool {
     let Some(mut rest) = rest else { return true };
     let mut left = DRAIN_BYTES_MAX;
-    while let Some(frame) =
-        std::future::poll_fn(|context| std::pin::Pin::new(&mut rest).poll_frame(context)).await
-    {
+    while let Some(frame) = rest.frame().await {
         let Ok(frame) = frame else { return false };
         let Some(less) = left.checked_sub(frame.data_ref().map_or(0, bytes::Bytes::len)) else {
             return false;
@@ -355,35 +328,6 @@ fn keep_alive_timeout(headers: &HeaderMap) -> Option<Duration> {
         let seconds = value.trim().trim_matches('"').parse().ok()?;
         name.trim().eq_ignore_ascii_case("timeout").then(|| Duration::from_secs(seconds))
     })
-}
-
-fn connector(options: &Options) -> Result<Connector, BuildError> {
-    let target = &options.target;
-    let fault = |problem| BuildError::Target { target: target.to_string(), problem };
-    let authority = target.authority().ok_or_else(|| fault("has no host"))?;
-    if authority.as_str().contains('@') {
-        return Err(fault("names a user, which would go nowhere"));
-    }
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    if host.is_empty() {
-        return Err(fault("has no host"));
-    }
-    if authority.port_u16() == Some(0) {
-        return Err(fault("has port 0"));
-    }
-    let (default_port, tls) = match target.scheme_str() {
-        Some("http") if options.tls.is_some() => {
-            return Err(BuildError::TlsUnused { target: target.to_string() });
-        }
-        Some("http") => (80, None),
-        Some("https") => {
-            let system = TlsOptions::default();
-            (443, Some(tls::connector(options.tls.as_ref().unwrap_or(&system), &host)?))
-        }
-        _ => return Err(fault("is neither http nor https")),
-    };
-    let port = authority.port_u16().unwrap_or(default_port);
-    Ok(Connector { host, port, tls, timeout: options.connect_timeout })
 }
 
 #[cfg(test)]

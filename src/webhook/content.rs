@@ -55,7 +55,7 @@ pub(super) fn digest(body: &[u8], sha256: &[u8; 32]) -> Digest {
                 after
             }
             _ => {
-                let end = rest.iter().position(|byte| b" \t\n\r{}[],:\"".contains(byte));
+                let end = rest.iter().position(|byte| ends_scalar(*byte));
                 let (scalar, after) = rest.split_at(end.unwrap_or(rest.len()));
                 scan.scalar(scalar);
                 after
@@ -148,6 +148,10 @@ impl Scan {
             self.sum = self.sum.wrapping_add(hash(here, text));
         }
     }
+}
+
+fn ends_scalar(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'{' | b'}' | b'[' | b']' | b',' | b':' | b'"')
 }
 
 /// The inside of a string whose opening quote has been read, and what follows its closing one.

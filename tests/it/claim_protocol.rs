@@ -184,7 +184,6 @@ fn settles(slot: &Record, owner: Owner) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Run {
     exchange: Exchange,
-    pub(crate) owner: Owner,
     pub(crate) effect: Effect,
     /// When the effect was begun.
     begun: Monotonic,
@@ -196,7 +195,7 @@ impl Run {
     pub(crate) fn start(terms: Terms, owner: Owner, now: Monotonic) -> Self {
         let (exchange, effect) = Exchange::start(terms, owner, DIGEST, now);
         let term = terms.lease.checked_sub(terms.guard).unwrap();
-        Self { exchange, owner, effect, begun: now, term, waited: false }
+        Self { exchange, effect, begun: now, term, waited: false }
     }
 
     pub(crate) fn step(&mut self, protocol: Protocol, input: Input, now: Monotonic) {
@@ -219,7 +218,10 @@ impl Run {
         let won = matches!(input, Input::Replied(Reply::Won { .. }));
         let seen = if won && deadline.is_some() { Monotonic::default() } else { now };
         self.effect = protocol.bend_effect(self.exchange.step(input, seen), deadline);
-        self.begun = now;
+        // Kept for this one mutant alone: the model would tell apart what differs in it.
+        if protocol.has(Mutant::DeadlineFromLastClaim) {
+            self.begun = now;
+        }
         self.waited |= matches!(self.effect, Effect::Wait(_));
     }
 }

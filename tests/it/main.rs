@@ -10,16 +10,25 @@
     reason = "a test that meets what it did not expect should stop and say so"
 )]
 
+mod admin;
 mod architecture;
 mod claim_model;
 mod claim_protocol;
 mod claim_world;
+mod cli;
 mod config;
+mod gateway;
+mod listener;
+mod listener_limits;
+mod listener_tls;
+mod relay;
 mod store;
 mod store_faults;
 mod store_memory;
 mod store_redis;
 mod support;
+mod telemetry;
+mod upstream;
 mod webhook;
 mod webhook_cli;
 mod webhook_token;

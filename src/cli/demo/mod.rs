@@ -30,6 +30,8 @@ use crate::cli::trigger::{Concurrency, post_all};
 use crate::cli::{listen, run};
 use crate::clock;
 use crate::config::{self, Config, Overrides, Sources};
+use crate::webhook::key::{self, Basis, Identity};
+use crate::webhook::verify::Verifier;
 
 use scene::{Cast, FAILED_ONCE, Scene};
 use score::Score;
@@ -68,8 +70,8 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=16))]
     copies: u8,
-    /// How to print scenes
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    /// How to print scenes: text, or json, an object a line
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
     format: Format,
 }
 
@@ -101,6 +103,8 @@ struct Stage {
     nodes: Arc<[Arc<Node>]>,
     gateway: Running,
     backend: SocketAddr,
+    /// Of the same key as the gateway's and the backend's.
+    verifier: Verifier,
     arrivals: mpsc::Receiver<Arrival>,
     serving: JoinSet<()>,
     stop: CancellationToken,
@@ -115,11 +119,13 @@ pub struct Places {
 impl Stage {
     async fn build(args: &Args) -> Result<Self, Failure> {
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let (listener, backend) = backend::bind(local).await.map_err(|error| Failure::listening(local, error))?;
+        let (listener, backend) =
+            backend::bind(local).await.map_err(|error| Failure::listening(local, error))?;
         let (sender, arrivals) = mpsc::channel(QUEUE_MAX);
         let secret = || SecretString::from(DEV_API_SECRET);
         let verifier = listen::verifier(DEV_API_KEY, secret())?;
-        let backend_itself = Backend::new(listener, Some(PATH.to_owned()), verifier, manner(), sender);
+        let backend_itself =
+            Backend::new(listener, Some(PATH.to_owned()), verifier, manner(), sender);
         let (stop, mut serving) = (CancellationToken::new(), JoinSet::new());
         serving.spawn(backend_itself.serve(stop.clone()));
         let gateway = app::start(settings(backend)?).await.map_err(run::not_started)?;
@@ -130,7 +136,8 @@ impl Stage {
             events: usize::try_from(args.events).unwrap_or(usize::MAX),
         };
         let nodes = nodes(cast.nodes, gateway.address())?;
-        Ok(Self { cast, nodes, gateway, backend, arrivals, serving, stop })
+        let verifier = listen::verifier(DEV_API_KEY, secret())?;
+        Ok(Self { cast, nodes, gateway, backend, verifier, arrivals, serving, stop })
     }
 
     fn places(&self) -> Places {
@@ -140,7 +147,7 @@ impl Stage {
     /// Sends a scene's webhooks, and counts what the nodes are told and what reaches the backend.
     async fn play(&mut self, scene: Scene) -> Score {
         let (sender, mut reports) = mpsc::channel(QUEUE_MAX);
-        let mut score = Score::new(&scene);
+        let mut score = Score::new(&scene, self.basis(&scene));
         let mut sending = JoinSet::new();
         sending.spawn(send(Arc::clone(&self.nodes), scene.events, scene.concurrency, sender));
         loop {
@@ -157,6 +164,15 @@ impl Stage {
             score.arrived(&arrival);
         }
         score
+    }
+
+    /// What the gateway tells the scene's events by; nothing, if they are not LiveKit's.
+    fn basis(&self, scene: &Scene) -> Option<Basis> {
+        let webhook = &scene.events.first()?.first()?.webhook;
+        let authorization = webhook.authorization.as_bytes();
+        let signature = self.verifier.check_token(authorization, clock::unix()).ok()?;
+        let webhook = self.verifier.check_body(signature, webhook.body.clone()).ok()?;
+        Some(key::identify(&webhook, "", &Identity::Event).basis)
     }
 
     /// Ends everything, and hands over what reached the backend after the last scene: nothing should have.
@@ -226,9 +242,12 @@ fn nodes(count: usize, gateway: SocketAddr) -> Result<Arc<[Arc<Node>]>, Failure>
     let target = format!("https://{gateway}{PATH}").parse();
     let target = target.map_err(|error| Failure::new(Exit::Software, anyhow::Error::new(error)))?;
     let node = |number| {
-        let client = Client::new(Clone::clone(&target), &Trust::Anything, Protocol::Negotiated, TIMEOUT)?;
+        let client =
+            Client::new(Clone::clone(&target), &Trust::Anything, Protocol::Negotiated, TIMEOUT)?;
         Ok(Arc::new(Node::new(format!("node-{number}"), client, Retries::AsLiveKit)))
     };
     let nodes: Result<Vec<_>, _> = (1..=count).map(node).collect();
-    nodes.map(Arc::from).map_err(|error: crate::cli::sender::TrustError| Failure::new(Exit::Software, error))
+    nodes
+        .map(Arc::from)
+        .map_err(|error: crate::cli::sender::TrustError| Failure::new(Exit::Software, error))
 }

@@ -145,7 +145,12 @@ impl Cast {
         self.told_by(&subject(), kind, nodes)
     }
 
-    fn told_by(&self, subject: &Subject, kind: EventKind, nodes: &[usize]) -> Result<Vec<Posting>, SignError> {
+    fn told_by(
+        &self,
+        subject: &Subject,
+        kind: EventKind,
+        nodes: &[usize],
+    ) -> Result<Vec<Posting>, SignError> {
         nodes.iter().map(|&node| self.signer.mint(subject, kind, node, clock::unix())).collect()
     }
 
@@ -158,8 +163,9 @@ impl Cast {
             ..first.clone()
         };
         let told = |subject: &Subject| {
-            let by = |&node: &usize| self.signer.mint(subject, EventKind::ParticipantJoined, node, now);
-            nodes.iter().take(2).map(by).collect()
+            let by =
+                |&node: &usize| self.signer.mint(subject, EventKind::ParticipantJoined, node, now);
+            nodes.iter().take(2).map(by).collect::<Result<Vec<_>, _>>()
         };
         Ok(vec![told(&first)?, told(&second)?])
     }

@@ -12,6 +12,7 @@ use crate::cli::exit::{Ending, Exit, Failure};
 use crate::cli::options::{Format, human};
 use crate::cli::sender::Next;
 use crate::cli::trigger::report::Report;
+use crate::webhook::key::Basis;
 
 use super::scene::{Expected, Scene};
 use super::{Args, PATH, Places};
@@ -21,8 +22,10 @@ use super::{Args, PATH, Places};
 pub struct Score {
     scene: &'static str,
     event: &'static str,
-    /// How the gateway told two events apart.
-    known_by: &'static str,
+    /// What the gateway's key is made of: `event`, `id` or `body`.
+    basis: Option<&'static str>,
+    /// The fields that tell two such events apart.
+    fields: &'static str,
     ids: &'static str,
     expected: &'static str,
     events: usize,
@@ -69,14 +72,16 @@ struct Sums {
 
 impl Score {
     /// A score before the scene is played.
-    pub fn new(scene: &Scene) -> Self {
+    pub fn new(scene: &Scene, basis: Option<Basis>) -> Self {
         let copies = scene.events.iter().map(Vec::len).sum();
         let ids = scene.events.iter().enumerate();
-        let event_of = ids.flat_map(|(event, copies)| copies.iter().map(move |copy| (copy.id.clone(), event)));
+        let event_of =
+            ids.flat_map(|(event, copies)| copies.iter().map(move |copy| (copy.id.clone(), event)));
         Self {
             scene: scene.title,
             event: scene.event,
-            known_by: scene.fields,
+            basis: basis.map(Basis::label),
+            fields: scene.fields,
             ids: scene.ids,
             expected: match scene.expected {
                 Expected::Once => "once",
@@ -115,7 +120,9 @@ impl Score {
                     _ => self.lost += 1,
                 }
             }
-            Next::LostInSilence if answer.is_some_and(|answer| answer.status.as_u16() == 401) => self.refused += 1,
+            Next::LostInSilence if answer.is_some_and(|answer| answer.status.as_u16() == 401) => {
+                self.refused += 1;
+            }
             Next::LostInSilence | Next::GivenUp => self.lost += 1,
             Next::Retry(_) => self.retried += 1,
         }
@@ -157,19 +164,24 @@ impl Score {
     }
 
     /// Prints the scene.
-    pub fn print(&self, format: Format, number: usize, stdio: &mut Stdio<'_>) -> Result<(), Failure> {
+    pub fn print(
+        &self,
+        format: Format,
+        number: usize,
+        stdio: &mut Stdio<'_>,
+    ) -> Result<(), Failure> {
         if format == Format::Json {
             return Format::json(stdio.out, self);
         }
         let out = &mut *stdio.out;
         writeln!(out, "{number}. {}", self.scene)?;
-        let events = if self.events == 1 { "1 event".to_owned() } else { format!("{} events", self.events) };
-        let copies = if self.copies == 1 { "1 copy".to_owned() } else { format!("{} copies", self.copies) };
-        let ids = if self.copies == 1 { String::new() } else { format!(", {} ids", self.ids) };
-        writeln!(out, "   sent       {} ({events}, {copies}{ids})", self.event)?;
+        let events = counted(self.events, "event", "events");
+        let copies = counted(self.copies, "copy", "copies");
+        let ids = counted(self.event_of.len(), "id", "ids");
+        writeln!(out, "   sent       {}: {events}, {copies} under {ids}", self.event)?;
         writeln!(out, "   answered   {}", self.answers())?;
-        if self.once == Expected::Once {
-            writeln!(out, "   known by   {}", self.known_by)?;
+        if let Some(basis) = self.basis {
+            writeln!(out, "   known by   {basis}: {}", self.fields)?;
         }
         writeln!(out, "   backend    {}", self.reached())?;
         writeln!(out, "   {}", if self.ok { "ok" } else { "WRONG" })?;
@@ -199,14 +211,25 @@ impl Score {
     }
 }
 
+fn counted(count: usize, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
+}
+
 /// Says what will be seen.
 pub fn opening(places: &Places, args: &Args, stdio: &mut Stdio<'_>) -> io::Result<()> {
     let out = &mut *stdio.out;
     writeln!(out, "{} LiveKit nodes  ->  oncehook  ->  your backend", args.nodes)?;
     writeln!(out)?;
-    writeln!(out, "   nodes      HTTP/2 over TLS, signed with the development key, retrying as LiveKit does")?;
+    writeln!(
+        out,
+        "   nodes      HTTP/2 over TLS, signed with the development key, retrying as LiveKit does"
+    )?;
     writeln!(out, "   oncehook   https://{}{PATH}", places.gateway)?;
-    writeln!(out, "   backend    http://{}{PATH}, which knows nothing of duplicates", places.backend)?;
+    writeln!(
+        out,
+        "   backend    http://{}{PATH}, which knows nothing of duplicates",
+        places.backend
+    )?;
     writeln!(out)
 }
 

@@ -1,0 +1,165 @@
+//! Nothing unverified counts: it reaches neither Redis nor the backend, and learns nothing.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method};
+use oncehook::clock;
+use oncehook::webhook::event::EventKind;
+use oncehook::webhook::verify::sign;
+use secrecy::SecretString;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{metric, through_redis, to};
+use crate::support::backend::{Action, Backend};
+use crate::support::gateway::{API_KEY, API_SECRET, Gateway};
+use crate::support::redis::RedisServer;
+use crate::support::sender::{Sender, Signed, event};
+
+fn signed_at(before: Duration, body: &Bytes) -> String {
+    let then = clock::UnixTime::from_epoch(clock::unix().since_epoch() - before);
+    sign(API_KEY, &SecretString::from(API_SECRET), body, then, Duration::from_secs(300)).unwrap()
+}
+
+/// A token for joining a room: the right secret, no digest.
+fn join_token() -> String {
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let head = part(r#"{"alg":"HS256","typ":"JWT"}"#);
+    let exp = clock::unix().seconds() + 300;
+    let claims = part(&format!(r#"{{"iss":"{API_KEY}","exp":{exp},"sub":"eve","video":{{"roomJoin":true}}}}"#));
+    let key = jsonwebtoken::EncodingKey::from_secret(API_SECRET.as_bytes());
+    let message = format!("{head}.{claims}");
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, jsonwebtoken::Algorithm::HS256).unwrap();
+    format!("{message}.{signature}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_signed_by_our_key_touches_neither_redis_nor_the_backend() {
+    let redis = RedisServer::start().await;
+    let backend = Backend::always(Action::status(200));
+    let gateway = Gateway::start(&through_redis(&backend, &redis.url(), ""));
+    let sender = Sender::to(&gateway.url("/webhook"));
+    // Opens the connection to Redis, so that its own commands are not counted below.
+    assert_eq!(sender.post(&event(EventKind::RoomStarted, 0, "EV_0")).await.status, 200);
+
+    let good = event(EventKind::EgressEnded, 1, "EV_1");
+    let mut altered = good.body.to_vec();
+    altered[10] ^= 1;
+    let mut tampered = good.token.clone();
+    tampered.pop();
+    let refused = [
+        Signed::by(API_KEY, "another-secret-of-thirty-two-characters", good.body.clone()),
+        Signed::by("APIother", API_SECRET, good.body.clone()),
+        Signed { body: altered.into(), token: good.token.clone() },
+        Signed { body: Bytes::new(), token: good.token.clone() },
+        Signed { body: good.body.clone(), token: join_token() },
+        Signed { body: good.body.clone(), token: signed_at(Duration::from_secs(600), &good.body) },
+        Signed { body: good.body.clone(), token: String::new() },
+        Signed { body: good.body.clone(), token: "not a token".into() },
+        Signed { body: good.body.clone(), token: format!("Bearer {}", good.token) },
+        Signed { body: good.body.clone(), token: tampered },
+        Signed { body: good.body.clone(), token: "x".repeat(9_000) },
+    ];
+    let commands = redis.calls("evalsha").await + redis.calls("eval").await;
+    let total = refused.len();
+    for (number, signed) in refused.into_iter().enumerate() {
+        let told = sender.post(&signed).await;
+        assert_eq!((told.status, told.word.as_str()), (401, "refused"), "case {number}");
+    }
+    assert_eq!(redis.calls("evalsha").await + redis.calls("eval").await, commands, "Redis was asked");
+    assert_eq!(backend.requests().len(), 1, "the backend was asked");
+    let counted = metric(
+        &gateway,
+        "oncehook_webhooks_answered_total{route=\"/webhook\",result=\"refused\",class=\"4xx\"}",
+    )
+    .await;
+    assert_eq!(counted, total as f64);
+    assert_eq!(sender.post(&good).await.status, 200, "and the real one is still new");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_methods_are_told_which_one_is_right() {
+    let backend = Backend::always(Action::status(200));
+    let gateway = Gateway::start(&to(&backend, ""));
+    let sender = Sender::to(&gateway.url("/webhook"));
+    for method in [Method::GET, Method::PUT, Method::DELETE] {
+        let told = sender.request(method, HeaderMap::new(), Bytes::new()).await.unwrap();
+        assert_eq!(told.status, 405);
+        assert_eq!(told.headers["allow"], "POST");
+    }
+    assert!(backend.requests().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_has_been_here_is_a_loop() {
+    let backend = Backend::always(Action::status(200));
+    let gateway = Gateway::start(&to(&backend, ""));
+    let mut headers = HeaderMap::new();
+    headers.insert("via", HeaderValue::from_static("1.1 oncehook"));
+    let told = Sender::to(&gateway.url("/webhook")).request(Method::POST, headers, Bytes::new()).await.unwrap();
+    assert_eq!((told.status, told.word.as_str()), (508, "loop"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_over_the_limit_is_refused_and_one_at_the_limit_is_not() {
+    let backend = Backend::always(Action::status(200));
+    let gateway = Gateway::start(&to(&backend, "limits.body_bytes_max = \"64KiB\""));
+    let sender = Sender::to(&gateway.url("/webhook"));
+    let told = sender.post(&Signed::new(vec![b'x'; 64 * 1024 + 1])).await;
+    assert_eq!((told.status, told.word.as_str()), (413, "too-large"));
+    assert!(backend.requests().is_empty());
+    let told = sender.post(&Signed::new(vec![b'x'; 64 * 1024])).await;
+    assert_eq!((told.status, told.word.as_str()), (200, "forwarded"), "any signed body is forwarded");
+}
+
+/// Writes the head of a webhook whose body never comes, and returns what is answered.
+async fn answer_without_body(gateway: &Gateway, token: &str, more: &str) -> String {
+    let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
+    let head = format!(
+        "POST /webhook HTTP/1.1\r\nhost: gateway\r\nauthorization: {token}\r\ncontent-length: 10\r\nconnection: close\r\n{more}\r\n"
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verified_head_with_a_slow_body_is_told_to_come_again() {
+    let backend = Backend::always(Action::status(200));
+    let gateway = Gateway::start(&to(&backend, "limits.body_timeout = \"1s\""));
+    let token = Signed::new("0123456789").token;
+    let answer = answer_without_body(&gateway, &token, "").await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("oncehook-status: body-slow"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_without_a_token_is_asked_for_a_body() {
+    let backend = Backend::always(Action::status(200));
+    let gateway = Gateway::start(&to(&backend, "limits.body_timeout = \"1s\""));
+    let answer = answer_without_body(&gateway, "no-token", "expect: 100-continue\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    let token = Signed::new("0123456789").token;
+    let answer = answer_without_body(&gateway, &token, "expect: 100-continue\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 100 "), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_token_or_body_reaches_the_log() {
+    let backend = Backend::always(Action::status(200));
+    let gateway = Gateway::start(&to(&backend, "log.level = \"trace\""));
+    let sender = Sender::to(&gateway.url("/webhook"));
+    let good = event(EventKind::ParticipantJoined, 1, "EV_1");
+    sender.post(&good).await;
+    sender.post(&Signed::by("APIother", "another-secret-of-thirty-two-characters", good.body.clone())).await;
+    let log = gateway.log().join("\n");
+    assert!(log.contains("participant_joined"), "the log is read before it is written: {log}");
+    let signature = good.token.rsplit('.').next().unwrap();
+    for secret in [API_SECRET, good.token.as_str(), signature, "\"metadata\"", "turnPassword"] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
+}
