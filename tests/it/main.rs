@@ -21,6 +21,7 @@ mod claim_random;
 mod claim_sim;
 mod claim_world;
 mod cli;
+mod config;
 mod gateway;
 mod listener;
 mod listener_limits;
