@@ -108,8 +108,7 @@ fn told(case: &Path) -> String {
                 case.display(),
                 show(&config)
             );
-            config.warnings.iter().map(|warning| format!("{warning}\n")).collect::<String>()
-                + "valid"
+            config.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n") + "valid"
         }
         Err(error) => error.to_string(),
     };
@@ -153,7 +152,8 @@ impl Machine {
             write(&machine.path(name), SECRET, 0o600);
         }
         write(&machine.path("keys.yaml"), &format!("APIexample: {SECRET}\n"), 0o600);
-        for (name, from) in [("livekit.yaml", "fleet")] {
+        {
+            let (name, from) = ("livekit.yaml", "fleet");
             let text =
                 fs::read_to_string(folder("config/livekit").join(from).with_extension("yaml"))
                     .unwrap();
