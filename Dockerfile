@@ -1,14 +1,14 @@
 # The image holds three files: the binary, linked statically, the CAs that Debian trusts,
 # and the name of the user. No shell, nothing to write to:
 #
-#   docker build -t oncehook .
+#   docker build --build-arg ONCEHOOK_REVISION="$(git rev-parse --short HEAD)" -t oncehook .
 #   docker run --read-only --cap-drop ALL --security-opt no-new-privileges -p 8443:8443 \
 #       -v "$PWD/oncehook.toml:/etc/oncehook/oncehook.toml:ro" oncehook
 #
-# In a container `listen.address` has to be 0.0.0.0:8443 or [::]:8443; the admin listener
-# stays on its loopback address, where the health check asks.
+# The health check asks the admin listener, which stays on its loopback address.
 
 FROM rust:1.95-bookworm AS build
+ARG ONCEHOOK_REVISION
 WORKDIR /build
 COPY . .
 # The target has to be named: then only what is shipped is static, not the macros that

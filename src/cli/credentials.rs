@@ -9,13 +9,18 @@ use secrecy::{ExposeSecret, SecretString};
 /// Where the secret comes from. It has no `Debug`.
 #[derive(clap::Args)]
 pub struct Secret {
-    /// File that holds the API secret; wins over the environment
+    /// File that holds the API secret; goes before --api-secret
     #[arg(long, value_name = "FILE")]
     pub api_secret_file: Option<PathBuf>,
     /// The API secret; other users of this machine can read a command line, so prefer the environment or a file
     #[arg(long, value_name = "SECRET", env = "LIVEKIT_API_SECRET", hide_env_values = true)]
     pub api_secret: Option<SecretString>,
 }
+
+/// There is no secret, neither on the command line nor in the environment.
+#[derive(Debug, thiserror::Error)]
+#[error("no API secret; hint: set LIVEKIT_API_SECRET, or name a file with --api-secret-file")]
+pub struct NoSecret;
 
 impl Secret {
     /// The secret, a file's without the line end that editors leave.
@@ -28,9 +33,7 @@ impl Secret {
                 SecretString::from(text.trim_end_matches(['\r', '\n']))
             }
             (None, Some(secret)) => secret.clone(),
-            (None, None) => anyhow::bail!(
-                "no API secret; hint: set LIVEKIT_API_SECRET, or name a file with --api-secret-file"
-            ),
+            (None, None) => return Err(NoSecret.into()),
         };
         anyhow::ensure!(!secret.expose_secret().is_empty(), "the API secret is empty");
         Ok(secret)

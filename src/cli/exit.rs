@@ -9,6 +9,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::cli::credentials::NoSecret;
+
 /// What a command that ran says with its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -83,12 +85,13 @@ impl Failure {
         Self { exit, error: anyhow::anyhow!("{message}"), hint: None }
     }
 
-    /// An error that says all there is to say: 66 if a file was not there, 77 if it was forbidden, 74 if reading or
+    /// An error that says all there is to say: 64 if a secret was not given, 66 if a file was not there, 77 if it was forbidden, 74 if reading or
     /// writing failed, 65 otherwise.
     pub fn of(error: anyhow::Error) -> Self {
         let kind =
             error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
         let exit = match kind {
+            None if error.is::<NoSecret>() => Exit::Usage,
             Some(io::ErrorKind::NotFound) => Exit::NoInput,
             Some(io::ErrorKind::PermissionDenied) => Exit::NoPermission,
             Some(_) => Exit::Io,
@@ -142,13 +145,26 @@ impl Failure {
         if self.is_broken_pipe() { Exit::Success } else { self.exit }
     }
 
-    /// Tells the failure, except a broken pipe, of which there is nobody left to tell.
+    /// Tells the failure, except a broken pipe, of which there is nobody left to tell: what went wrong and its causes
+    /// on the first line, then what to do. Other rooms' errors carry a hint of their own after the message.
     pub fn tell(&self, talk: &mut dyn Write) -> io::Result<()> {
         if self.is_broken_pipe() {
             return Ok(());
         }
-        writeln!(talk, "oncehook: {:#}", self.error)?;
-        self.hint.as_ref().map_or(Ok(()), |hint| writeln!(talk, "hint: {hint}"))
+        let (mut messages, mut hints) = (Vec::new(), Vec::new());
+        for cause in self.error.chain() {
+            let text = cause.to_string();
+            let (message, hint) = split_hint(&text);
+            messages.push(message.to_owned());
+            hints.extend(hint.map(str::to_owned));
+        }
+        if hints.is_empty() {
+            hints.extend(self.hint.clone());
+        }
+        // A library's error often repeats its source.
+        messages.dedup_by(|later, earlier| earlier.ends_with(later.as_str()));
+        writeln!(talk, "oncehook: {}", messages.join(": "))?;
+        hints.iter().try_for_each(|hint| writeln!(talk, "hint: {hint}"))
     }
 
     fn is_broken_pipe(&self) -> bool {
@@ -157,6 +173,12 @@ impl Failure {
             .filter_map(|cause| cause.downcast_ref::<io::Error>())
             .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe && self.exit == Exit::Io)
     }
+}
+
+/// A message, and the hint that stands behind it.
+fn split_hint(text: &str) -> (&str, Option<&str>) {
+    let split = text.split_once("; hint: ").or_else(|| text.split_once("\nhint: "));
+    split.map_or((text, None), |(message, hint)| (message, Some(hint)))
 }
 
 impl From<io::Error> for Failure {
@@ -181,6 +203,20 @@ mod tests {
         let mut talk = Vec::new();
         failure.tell(&mut talk).unwrap();
         assert_eq!((failure.exit(), talk.as_slice()), (Exit::Success, &b""[..]));
+    }
+
+    #[test]
+    fn a_hint_inside_an_error_is_told_once_and_last() {
+        let taken = io::Error::from(io::ErrorKind::AddrInUse);
+        let error =
+            anyhow::Error::new(taken).context("cannot listen on :80; hint: choose another port");
+        let mut talk = Vec::new();
+        Failure::refused(io::ErrorKind::AddrInUse, error).tell(&mut talk).unwrap();
+        let talk = String::from_utf8(talk).unwrap();
+        assert_eq!(
+            talk,
+            "oncehook: cannot listen on :80: address in use\nhint: choose another port\n"
+        );
     }
 
     #[test]

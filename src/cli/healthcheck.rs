@@ -29,8 +29,9 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", env = "ONCEHOOK_ADMIN__ADDRESS", hide_env_values = true)]
     #[arg(default_value = "127.0.0.1:9464")]
     address: SocketAddr,
-    /// What to ask: /readyz or /livez
+    /// What to ask: ready (/readyz) or live (/livez)
     #[arg(long, value_enum, default_value_t = Question::Ready, value_name = "QUESTION")]
+    #[arg(hide_possible_values = true)]
     question: Question,
     /// How long to wait for an answer
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = options::duration)]

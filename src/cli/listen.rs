@@ -69,8 +69,8 @@ pub struct Args {
     /// End after so many accepted webhooks
     #[arg(long, value_name = "COUNT")]
     count: Option<u64>,
-    /// How to print webhooks
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    /// How to print webhooks: text, or json, an object a line
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
     format: Format,
 }
 

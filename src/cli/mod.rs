@@ -4,6 +4,7 @@
 
 pub mod backend;
 mod capture;
+pub mod check;
 pub mod completions;
 pub mod credentials;
 pub mod demo;
@@ -56,6 +57,7 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Args),
+    Check(check::Args),
     Demo(demo::Args),
     Trigger(trigger::Args),
     Listen(listen::Args),
@@ -93,6 +95,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdio: &mut Stdio<'_>
 fn dispatch(command: Command, stdio: &mut Stdio<'_>) -> Ending {
     match command {
         Command::Run(args) => run::run(&args, stdio),
+        Command::Check(args) => check::run(&args, stdio),
         Command::Demo(args) => demo::run(&args, stdio),
         Command::Trigger(args) => trigger::run(&args, stdio),
         Command::Listen(args) => listen::run(&args, stdio),

@@ -43,7 +43,8 @@ pub struct Args {
     /// Where records are held: memory, or redis://… or rediss://…
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
-    /// For trials: key devkey, secret "secret", 127.0.0.1, plain HTTP, memory, readable log
+    /// For trials: key devkey, secret "secret", 127.0.0.1:8443, plain HTTP, memory, readable log, and
+    /// 127.0.0.1:8080/webhook as backend unless another one is named
     #[arg(long)]
     dev: bool,
 }
@@ -60,23 +61,16 @@ pub fn run(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
 async fn serve(config: Config, args: &Args, stdio: &mut Stdio<'_>) -> Ending {
     // Before the start, so that a signal that comes during it is not lost.
     let mut signals = Signals::new()?;
+    app::init_log(&config).map_err(not_started)?;
     let running = app::start(config.clone()).await.map_err(not_started)?;
-    match config.log.format {
-        LogFormat::Text => summarize(&config, &running, args, stdio)?,
-        LogFormat::Json => tracing::info!(
-            address = %running.address(),
-            admin_address = %running.admin_address(),
-            version = env!("CARGO_PKG_VERSION"),
-            "started"
-        ),
+    // A log for programs has the same in one line of its own.
+    if config.log.format == LogFormat::Text {
+        summarize(&config, &running, args, stdio)?;
     }
     let name = signals.next().await;
     tracing::info!(signal = name, "ending; a second signal ends at once");
     tokio::select! {
-        () = running.stop() => {
-            tracing::info!("ended");
-            Ok(Exit::Success)
-        }
+        () = running.stop() => Ok(Exit::Success),
         name = signals.next() => {
             tracing::warn!(signal = name, "ended at once; claims in flight lapse with their leases");
             Ok(Exit::No)
@@ -122,7 +116,9 @@ impl Signals {
 pub fn misconfigured(error: LoadError) -> Failure {
     match error {
         LoadError::Unreadable { file, source } => Failure::reading(&file, source),
-        LoadError::Invalid(problems) => Failure::message(Exit::Config, problems),
+        LoadError::Invalid(problems) => {
+            Failure::message(Exit::Config, format!("the configuration is not valid\n{problems}"))
+        }
     }
 }
 

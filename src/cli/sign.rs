@@ -15,14 +15,21 @@ use crate::webhook::verify;
 /// The largest body that is read: twice LiveKit's largest metadata, doubled for escapes.
 pub(super) const BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
-/// Prints the token that LiveKit would send with a body
+const AFTER_HELP: &str = "\
+Examples:
+  oncehook sign body.json --api-key devkey --api-secret secret
+  curl -sS https://gateway.test/webhook --data-binary @body.json \\
+      -H \"Authorization: $(oncehook sign body.json)\"";
+
+/// Print the token that LiveKit would send with a body
 #[derive(clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// The body; - is the standard input
     #[arg(value_name = "FILE", default_value = "-")]
     pub body: PathBuf,
     /// The API key
-    #[arg(long, value_name = "KEY", env = "LIVEKIT_API_KEY")]
+    #[arg(long, value_name = "KEY", env = "LIVEKIT_API_KEY", hide_env_values = true)]
     pub api_key: String,
     /// The API secret
     #[command(flatten)]

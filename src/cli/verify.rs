@@ -11,14 +11,25 @@ use serde::Serialize;
 use super::capture::Capture;
 use super::credentials::Secret;
 use super::explain::{Explanation, Setting, explain};
+use super::options::Format;
 use super::sign::read;
 use crate::clock;
 use crate::webhook::key::Identity;
 use crate::webhook::token::Token;
 use crate::webhook::verify::{KeyRing, Tenant, Verifier};
 
-/// Explains one captured request step by step
+const AFTER_HELP: &str = "\
+Exit codes: 0 the gateway would take it, 65 it would answer 401.
+
+Examples:
+  oncehook verify request.http --at nbf
+      judge a captured request as if it had just been sent
+  oncehook verify requests.jsonl --line 3 --format json
+  oncehook verify --authorization \"$TOKEN\" --body body.json";
+
+/// Explain one captured request, step by step
 #[derive(clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// A capture: JSON lines with `authorization` and `body`, or a raw HTTP/1.1 request; - is the standard input
     #[arg(value_name = "FILE", default_value = "-", conflicts_with_all = ["authorization", "body"])]
@@ -33,7 +44,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "authorization")]
     pub body: Option<PathBuf>,
     /// The API key; without one, the secret is tried with whichever key the token names
-    #[arg(long, value_name = "KEY", env = "LIVEKIT_API_KEY")]
+    #[arg(long, value_name = "KEY", env = "LIVEKIT_API_KEY", hide_env_values = true)]
     pub api_key: Option<String>,
     /// The API secret
     #[command(flatten)]
@@ -50,18 +61,9 @@ pub struct Args {
     /// The tenant's name in the configuration; it is part of the key
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub tenant: String,
-    /// How to print it
-    #[arg(long, value_enum, default_value_t = Format::Text)]
+    /// How to print it: text, or json, one object
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
     pub format: Format,
-}
-
-/// How to print the explanation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// A line a step.
-    Text,
-    /// One JSON object.
-    Json,
 }
 
 /// When to judge a token's times.

@@ -17,8 +17,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// How to print it
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    /// How to print it: text, or json, an object a line
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
     format: Format,
 }
 

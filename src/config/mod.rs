@@ -179,7 +179,7 @@ pub enum Relay {
     /// They are answered with 404.
     NotFound,
     /// They are passed on, untouched. `refused` and `timeout` mean nothing here.
-    Backend(Upstream),
+    Backend(Box<Upstream>),
 }
 
 /// Where records are held.

@@ -59,6 +59,8 @@ pub(crate) enum Mutant {
     LostClaimIsWon,
     /// A replica that decides alone does not mark what it forwards.
     LocalUnmarked,
+    /// Copies that meet in a replica do not share an exchange, although it decides alone (model only: the shell's duty).
+    ExchangesNotShared,
     /// All exchanges of a replica use one owner.
     OwnerShared,
     /// Followers of an exchange are answered before it is (simulation only: the model has no followers).
@@ -66,7 +68,7 @@ pub(crate) enum Mutant {
 }
 
 /// All of them.
-pub(crate) const MUTANTS: [Mutant; 17] = [
+pub(crate) const MUTANTS: [Mutant; 18] = [
     Mutant::AnyoneReleases,
     Mutant::SettleNeedsOwner,
     Mutant::RunningLeaseTaken,
@@ -82,6 +84,7 @@ pub(crate) const MUTANTS: [Mutant; 17] = [
     Mutant::FailureIsDelivery,
     Mutant::LostClaimIsWon,
     Mutant::LocalUnmarked,
+    Mutant::ExchangesNotShared,
     Mutant::OwnerShared,
     Mutant::FollowersEarly,
 ];
@@ -97,7 +100,7 @@ impl Protocol {
 
     pub(crate) fn owner(self, of_its_own: u128, replica: usize) -> Owner {
         Owner(if self.has(Mutant::OwnerShared) {
-            u128::try_from(replica).unwrap()
+            u128::try_from(replica).expect("a replica")
         } else {
             of_its_own
         })
@@ -162,11 +165,17 @@ impl Protocol {
                 now = now.max(until);
             }
         }
-        match apply(slot, owner, claim, now) {
+        let reply = apply(slot, owner, claim, now);
+        match reply {
             Reply::Won { attempt, .. } if self.has(Mutant::MarkDropped) => {
                 Reply::Won { attempt, possible_duplicate: false }
             }
-            reply => reply,
+            Reply::Won { .. }
+            | Reply::Busy { .. }
+            | Reply::Duplicate { .. }
+            | Reply::Done
+            | Reply::AlreadySettled
+            | Reply::Fenced => reply,
         }
     }
 }
@@ -184,7 +193,6 @@ fn settles(slot: &Record, owner: Owner) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Run {
     exchange: Exchange,
-    pub(crate) owner: Owner,
     pub(crate) effect: Effect,
     /// When the effect was begun.
     begun: Monotonic,
@@ -195,8 +203,8 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn start(terms: Terms, owner: Owner, now: Monotonic) -> Self {
         let (exchange, effect) = Exchange::start(terms, owner, DIGEST, now);
-        let term = terms.lease.checked_sub(terms.guard).unwrap();
-        Self { exchange, owner, effect, begun: now, term, waited: false }
+        let term = terms.lease.saturating_sub(terms.guard);
+        Self { exchange, effect, begun: now, term, waited: false }
     }
 
     pub(crate) fn step(&mut self, protocol: Protocol, input: Input, now: Monotonic) {
@@ -219,7 +227,10 @@ impl Run {
         let won = matches!(input, Input::Replied(Reply::Won { .. }));
         let seen = if won && deadline.is_some() { Monotonic::default() } else { now };
         self.effect = protocol.bend_effect(self.exchange.step(input, seen), deadline);
-        self.begun = now;
+        // Kept for this one mutant alone: the model would tell apart what differs in it.
+        if protocol.has(Mutant::DeadlineFromLastClaim) {
+            self.begun = now;
+        }
         self.waited |= matches!(self.effect, Effect::Wait(_));
     }
 }
@@ -237,7 +248,9 @@ impl Protocol {
             Input::StoreFailed { .. } if self.has(Mutant::LostClaimIsWon) && claiming => {
                 Input::Replied(Reply::Won { attempt: 1, possible_duplicate: false })
             }
-            input => input,
+            Input::Replied(_) | Input::StoreFailed { .. } | Input::Woke | Input::Forwarded(_) => {
+                input
+            }
         }
     }
 
@@ -276,7 +289,6 @@ impl Told {
     pub(crate) fn of(conclusion: Conclusion, waited: bool) -> Self {
         match conclusion {
             Conclusion::Forwarded(Outcome::Delivered(_)) => Self::Delivered,
-            Conclusion::Forwarded(Outcome::Refused(_)) => Self::Refused,
             Conclusion::Suppressed | Conclusion::Duplicate { verdict: Verdict::Unknown, .. } => {
                 Self::Unknown
             }
@@ -284,7 +296,8 @@ impl Told {
                 Self::Collapsed
             }
             Conclusion::Duplicate { verdict: Verdict::Delivered(_), .. } => Self::Duplicate,
-            Conclusion::Duplicate { verdict: Verdict::Refused(_), .. } => Self::Refused,
+            Conclusion::Forwarded(Outcome::Refused(_))
+            | Conclusion::Duplicate { verdict: Verdict::Refused(_), .. } => Self::Refused,
             Conclusion::Forwarded(Outcome::Overloaded { retry_after, .. }) => {
                 Self::Retry { after: retry_after }
             }

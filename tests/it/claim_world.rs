@@ -26,10 +26,12 @@ pub(crate) struct State {
     pub(crate) faults: u8,
     /// How often the backend has failed of its own accord.
     pub(crate) failures: u8,
-    /// How often the backend has accepted the event.
+    /// How often the backend has certainly accepted the event.
     pub(crate) accepted: u8,
+    /// How often it has, or may have, or may do so yet: nothing in the protocol depends on when.
+    pub(crate) accepted_at_most: u8,
     /// How often without a mark.
-    pub(crate) unmarked: u8,
+    pub(crate) unmarked_at_most: u8,
     /// How many more copies than one the faults so far may have cost. Only what strikes an attempt that may have been
     /// accepted, or what is known of one, may cost any: a stall before the first byte, say, may not.
     pub(crate) excuses: u8,
@@ -41,14 +43,14 @@ pub(crate) struct State {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Copy {
+    owner: Owner,
     pub(crate) stage: Stage,
     /// An operation that was given up as lost, and may be applied yet.
-    pub(crate) late_operation: Option<Operation>,
-    /// A request that was given up, and may be accepted yet: whether it was marked.
-    pub(crate) late_request: Option<bool>,
+    pub(crate) late: Option<Operation>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::large_enum_variant, reason = "most of a state's copies are active")]
 pub(crate) enum Stage {
     Coming,
     Active { run: Run, doing: Doing, stalled_until: u64 },
@@ -85,25 +87,12 @@ pub(crate) enum Fault {
     Stall(usize),
     /// The same, between the store's reply and the look at it.
     StallOnReply(usize),
-    /// The operation is applied, and its reply lost.
+    /// The store is given up: the operation may have been applied, may be at any time, or never.
     ReplyLost(usize),
-    /// The operation is lost.
-    OperationLost(usize),
-    /// The operation is given up, and may be applied at any time.
-    OperationLate(usize),
-    /// The request is written, and no answer comes.
-    NoAnswer(usize, Fate),
+    /// The request is written, and given up: it may have been accepted, may be at any time, or never.
+    AnswerLost(usize),
     /// The shared store forgets the record.
     Forget,
-}
-
-/// What became of a request that got no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    Accepted,
-    Dropped,
-    /// It may be accepted at any time.
-    Late,
 }
 
 pub(crate) const fn replica(copy: usize) -> usize {
@@ -126,19 +115,33 @@ pub(crate) struct World {
     pub(crate) terms: Terms,
 }
 
+impl Copy {
+    fn die(&mut self) {
+        match &mut self.stage {
+            Stage::Over { unfinished, .. } => *unfinished = None,
+            stage @ Stage::Active { .. } => *stage = Stage::Dead,
+            Stage::Coming | Stage::Dead => {}
+        }
+    }
+}
+
 impl State {
-    pub(crate) fn new() -> Self {
-        let copy = Copy { stage: Stage::Coming, late_operation: None, late_request: None };
+    pub(crate) fn new(protocol: Protocol) -> Self {
+        let copies = std::array::from_fn(|copy| {
+            let owner = protocol.owner(100 + u128::try_from(copy).expect("a copy"), replica(copy));
+            Copy { owner, stage: Stage::Coming, late: None }
+        });
         Self {
             now: 0,
             shared: Record::Vacant,
             local: [Record::Vacant; REPLICAS],
             cut_off: [false; REPLICAS],
-            copies: [copy.clone(), copy.clone(), copy],
+            copies,
             faults: 0,
             failures: 0,
             accepted: 0,
-            unmarked: 0,
+            accepted_at_most: 0,
+            unmarked_at_most: 0,
             excuses: 0,
             recorded: false,
             forgotten: false,
@@ -150,16 +153,24 @@ impl State {
         self.copies.iter().all(|copy| matches!(copy.stage, Stage::Over { .. } | Stage::Dead))
     }
 
+    /// Once the store has the verdict, what was left unfinished or may come late changes nothing.
+    pub(crate) fn forget_what_makes_no_difference(&mut self) {
+        if !matches!(self.shared, Record::Settled { .. }) {
+            return;
+        }
+        for copy in &mut self.copies {
+            copy.late = None;
+            if let Stage::Over { unfinished, .. } = &mut copy.stage {
+                *unfinished = None;
+            }
+        }
+    }
+
     pub(crate) fn told(&self) -> impl Iterator<Item = Told> {
         self.copies.iter().filter_map(|copy| match copy.stage {
             Stage::Over { told, .. } => Some(told),
             Stage::Coming | Stage::Active { .. } | Stage::Dead => None,
         })
-    }
-
-    pub(crate) fn accept(&mut self, marked: bool) {
-        self.accepted += 1;
-        self.unmarked += u8::from(!marked);
     }
 
     /// What a copy of `replica` that is lost now may cost: it was accepted and that is recorded nowhere else.
@@ -178,12 +189,9 @@ impl State {
 }
 
 impl World {
-    pub(crate) fn owner(&self, copy: usize) -> Owner {
-        self.protocol.owner(100 + u128::try_from(copy).unwrap(), replica(copy))
-    }
-
+    /// A copy comes, and is about to claim.
     pub(crate) fn arrive(&self, state: &mut State, copy: usize) {
-        let run = Run::start(self.terms, self.owner(copy), monotonic(state.now));
+        let run = Run::start(self.terms, state.copies[copy].owner, monotonic(state.now));
         state.copies[copy].stage = Stage::Active { run, doing: Doing::Begun, stalled_until: 0 };
     }
 
@@ -194,7 +202,12 @@ impl World {
         operation: &Operation,
     ) -> Reply {
         state.recorded |= matches!(operation, Operation::Settle { .. });
-        self.protocol.apply(&mut state.shared, self.owner(copy), operation, store_time(state.now))
+        self.protocol.apply(
+            &mut state.shared,
+            state.copies[copy].owner,
+            operation,
+            store_time(state.now),
+        )
     }
 
     /// Does what is outstanding, and takes in what came of it.
@@ -212,13 +225,8 @@ impl World {
                 Input::Replied(self.apply_shared(state, copy, &operation))
             }
             (Doing::Begun, Effect::Store(Place::Local, operation)) => {
-                let slot = &mut state.local[replica(copy)];
-                Input::Replied(self.protocol.apply(
-                    slot,
-                    self.owner(copy),
-                    &operation,
-                    store_time(state.now),
-                ))
+                let (slot, now) = (&mut state.local[replica(copy)], store_time(state.now));
+                Input::Replied(self.protocol.apply(slot, state.copies[copy].owner, &operation, now))
             }
             (Doing::Begun, Effect::Forward { .. }) => Input::Forwarded(Outcome::Unreached),
             (Doing::Begun, Effect::Wait(_) | Effect::Answer(_)) => unreachable!(),
@@ -236,7 +244,16 @@ impl World {
             Effect::Wait(wait) => Doing::Waiting(now + 1 + wait.as_secs()),
             Effect::Store(..) | Effect::Forward { .. } => Doing::Begun,
             Effect::Answer(answer) => {
-                let told = Told::of(answer.conclusion, run.waited);
+                let told = match Told::of(answer.conclusion, run.waited) {
+                    // For how long makes no difference here.
+                    Told::Retry { after: Some(_) } => Told::Retry { after: Some(Duration::ZERO) },
+                    told @ (Told::Delivered
+                    | Told::Duplicate
+                    | Told::Collapsed
+                    | Told::Unknown
+                    | Told::Refused
+                    | Told::Retry { after: None }) => told,
+                };
                 state.copies[copy].stage = Stage::Over { told, unfinished: answer.unfinished };
                 return;
             }
@@ -246,8 +263,8 @@ impl World {
     pub(crate) fn write(&self, state: &mut State, copy: usize, backend: Backend) {
         match backend {
             Backend::Accepts => {
-                let marked = self.written(state, copy, Outcome::Delivered(200));
-                state.accept(marked);
+                self.written(state, copy, Outcome::Delivered(200));
+                state.accepted += 1;
             }
             Backend::Fails => {
                 self.written(state, copy, Outcome::Failed(Some(500)));
@@ -256,9 +273,9 @@ impl World {
         }
     }
 
-    /// Notes that the request has been written, and what will come of it; whether it was marked.
-    fn written(&self, state: &mut State, copy: usize, outcome: Outcome) -> bool {
-        let latest = state.now + self.terms.lease.checked_sub(self.terms.guard).unwrap().as_secs();
+    /// Notes that the request has been written, and what will come of it.
+    fn written(&self, state: &mut State, copy: usize, outcome: Outcome) {
+        let latest = state.now + self.terms.lease.saturating_sub(self.terms.guard).as_secs();
         let Stage::Active { run, doing, .. } = &mut state.copies[copy].stage else {
             unreachable!()
         };
@@ -266,63 +283,44 @@ impl World {
             unreachable!()
         };
         *doing = Doing::Written { outcome, by: deadline.since_origin().as_secs().min(latest) };
-        possible_duplicate
+        let accepted_at_most = matches!(outcome, Outcome::Delivered(_) | Outcome::Ambiguous);
+        state.accepted_at_most += u8::from(accepted_at_most);
+        state.unmarked_at_most += u8::from(accepted_at_most && !possible_duplicate);
     }
 
     pub(crate) fn strike(&self, state: &mut State, fault: Fault) {
+        if let Fault::ReplyLost(copy) | Fault::StallOnReply(copy) = fault
+            && state.copies[copy].stage == Stage::Coming
+        {
+            self.arrive(state, copy);
+        }
         state.faults += 1;
         state.excuses += self.may_cost(state, fault);
         match fault {
             Fault::Crash(struck) => {
                 state.local[struck] = Record::Vacant;
-                for copy in (0..COPIES).filter(|copy| replica(*copy) == struck) {
-                    match &mut state.copies[copy].stage {
-                        Stage::Over { unfinished, .. } => *unfinished = None,
-                        stage @ Stage::Active { .. } => *stage = Stage::Dead,
-                        Stage::Coming | Stage::Dead => {}
-                    }
+                let copies = state.copies.iter_mut().enumerate();
+                for (_, dying) in copies.filter(|(copy, _)| replica(*copy) == struck) {
+                    dying.die();
                 }
             }
             Fault::CutOff(replica) => state.cut_off[replica] = true,
             Fault::Stall(copy) => self.stall(state, copy, None),
             Fault::StallOnReply(copy) => {
-                let operation = self.outstanding(state, copy);
+                let operation = outstanding(state, copy);
                 let reply = self.apply_shared(state, copy, &operation);
                 self.stall(state, copy, Some(Doing::Replied(reply)));
             }
             Fault::ReplyLost(copy) => {
-                let operation = self.outstanding(state, copy);
-                self.apply_shared(state, copy, &operation);
-                self.lose(state, copy);
+                state.copies[copy].late = Some(outstanding(state, copy));
+                self.step(state, copy, Input::StoreFailed { outage: Duration::from_secs(1) });
             }
-            Fault::OperationLost(copy) => self.lose(state, copy),
-            Fault::OperationLate(copy) => {
-                state.copies[copy].late_operation = Some(self.outstanding(state, copy));
-                self.lose(state, copy);
-            }
-            Fault::NoAnswer(copy, fate) => {
-                let marked = self.written(state, copy, Outcome::Ambiguous);
-                match fate {
-                    Fate::Accepted => state.accept(marked),
-                    Fate::Dropped => {}
-                    Fate::Late => state.copies[copy].late_request = Some(marked),
-                }
-            }
+            Fault::AnswerLost(copy) => self.written(state, copy, Outcome::Ambiguous),
             Fault::Forget => {
                 state.shared = Record::Vacant;
                 state.forgotten = true;
             }
         }
-    }
-
-    fn outstanding(&self, state: &State, copy: usize) -> Operation {
-        let Stage::Active { run, .. } = &state.copies[copy].stage else { unreachable!() };
-        let Effect::Store(Place::Shared, operation) = run.effect else { unreachable!() };
-        operation
-    }
-
-    fn lose(&self, state: &mut State, copy: usize) {
-        self.step(state, copy, Input::StoreFailed { outage: Duration::from_secs(1) });
     }
 
     fn stall(&self, state: &mut State, copy: usize, now_doing: Option<Doing>) {
@@ -342,20 +340,13 @@ impl World {
                     || (0..COPIES).any(|copy| replica(copy) == struck && state.knows_alone(copy))
             }
             Fault::Stall(copy) => state.knows_alone(copy),
-            Fault::StallOnReply(_) | Fault::NoAnswer(_, Fate::Dropped) => false,
-            Fault::CutOff(_) | Fault::Forget | Fault::NoAnswer(_, Fate::Accepted | Fate::Late) => {
-                true
-            }
-            Fault::ReplyLost(copy) => {
-                alone && matches!(self.outstanding(state, copy), Operation::Claim { .. })
-            }
-            Fault::OperationLost(copy) | Fault::OperationLate(copy) => {
-                match self.outstanding(state, copy) {
-                    Operation::Claim { .. } => alone,
-                    Operation::Settle { .. } => true,
-                    Operation::Release { .. } => false,
-                }
-            }
+            Fault::StallOnReply(_) => false,
+            Fault::CutOff(_) | Fault::Forget | Fault::AnswerLost(_) => true,
+            Fault::ReplyLost(copy) => match outstanding(state, copy) {
+                Operation::Claim { .. } => alone,
+                Operation::Settle { .. } => true,
+                Operation::Release { .. } => false,
+            },
         })
     }
 
@@ -365,12 +356,8 @@ impl World {
             let mut state = state.clone();
             state.now += self.terms.lease.as_secs() + 1;
             state.cut_off = [false; REPLICAS];
-            state.copies[replica].late_request = None;
+            state.copies[replica].owner = Owner(999);
             self.arrive(&mut state, replica);
-            let Stage::Active { run, .. } = &mut state.copies[replica].stage else {
-                unreachable!()
-            };
-            run.owner = Owner(999);
             self.come_to_an_end(&mut state, replica).is_some_and(Told::acknowledges)
                 && state.accepted > 0
         })
@@ -396,4 +383,11 @@ impl World {
         }
         None
     }
+}
+
+/// What `copy` asks, or is about to ask, of the shared store.
+fn outstanding(state: &State, copy: usize) -> Operation {
+    let Stage::Active { run, .. } = &state.copies[copy].stage else { unreachable!() };
+    let Effect::Store(Place::Shared, operation) = run.effect else { unreachable!() };
+    operation
 }

@@ -18,11 +18,11 @@ use crate::support::store::{CLAIM, SETTLE, credentials, key, options, options_at
 
 const WON: Reply = Reply::Won { attempt: 1, possible_duplicate: false };
 
-/// The defaults' time-outs.
-const TIMEOUT: Duration = Duration::from_millis(250);
+/// Twice the defaults, for what has to succeed on a machine that is busy.
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What a busy machine may add.
-const SLACK: Duration = Duration::from_millis(250);
+const SLACK: Duration = Duration::from_secs(1);
 
 fn impatient(options: Options) -> Options {
     Options { connect_timeout: TIMEOUT, operation_timeout: TIMEOUT, ..options }
@@ -48,10 +48,7 @@ async fn a_killed_server_is_noticed_at_once_and_used_again_when_it_is_back() {
         assert!(took < TIMEOUT + SLACK && !error.is_misconfigured(), "{failure}: {took:?}");
     }
     let (error, took) = fails(redis).await;
-    assert!(
-        matches!(error, StoreError::Open) && took < Duration::from_millis(20),
-        "{error} after {took:?}"
-    );
+    assert!(matches!(error, StoreError::Open) && took < TIMEOUT / 4, "{error} after {took:?}");
     assert!(store.outage().is_some());
 
     let mut tasks = JoinSet::new();

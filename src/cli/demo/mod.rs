@@ -1,9 +1,10 @@
 //! `oncehook demo`: a gateway, a sample backend and simulated nodes in one process, over real sockets and real TLS.
 //!
-//! It plays the scenes of [`scene`], keeps score in [`score`], and ends well only if the backend got every event exactly
-//! once. The nodes are those of `trigger`, the backend is that of `listen`, the gateway that of `run --dev` with a
-//! self-signed certificate.
+//! It plays the scenes of [`scene`], keeps score in [`score`], tells what it means in [`frame`], and ends well only if
+//! the backend got every event exactly once. The nodes are those of `trigger`, the backend is that of `listen`, the
+//! gateway that of `run --dev` with a self-signed certificate.
 
+pub mod frame;
 pub mod scene;
 pub mod score;
 
@@ -30,6 +31,8 @@ use crate::cli::trigger::{Concurrency, post_all};
 use crate::cli::{listen, run};
 use crate::clock;
 use crate::config::{self, Config, Overrides, Sources};
+use crate::webhook::key::{self, Basis, Identity};
+use crate::webhook::verify::Verifier;
 
 use scene::{Cast, FAILED_ONCE, Scene};
 use score::Score;
@@ -68,8 +71,8 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=16))]
     copies: u8,
-    /// How to print scenes
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    /// How to print scenes: text, or json, an object a line
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
     format: Format,
 }
 
@@ -82,7 +85,7 @@ async fn demo(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
     let began = clock::monotonic();
     let mut stage = Stage::build(args).await?;
     if args.format == Format::Text {
-        score::opening(&stage.places(), args, stdio)?;
+        frame::opening(&stage.places(), args, stdio)?;
     }
     let mut scores = Vec::new();
     for scene in scene::scenes(&stage.cast).map_err(|error| Failure::new(Exit::Software, error))? {
@@ -92,7 +95,7 @@ async fn demo(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
     }
     let late = stage.end().await;
     let took = clock::monotonic().since(began);
-    score::closing(args.format, &scores, &late, took, stdio)
+    frame::closing(args.format, &scores, &late, took, stdio)
 }
 
 /// Everything that plays.
@@ -101,6 +104,8 @@ struct Stage {
     nodes: Arc<[Arc<Node>]>,
     gateway: Running,
     backend: SocketAddr,
+    /// Of the same key as the gateway's and the backend's.
+    verifier: Verifier,
     arrivals: mpsc::Receiver<Arrival>,
     serving: JoinSet<()>,
     stop: CancellationToken,
@@ -132,7 +137,8 @@ impl Stage {
             events: usize::try_from(args.events).unwrap_or(usize::MAX),
         };
         let nodes = nodes(cast.nodes, gateway.address())?;
-        Ok(Self { cast, nodes, gateway, backend, arrivals, serving, stop })
+        let verifier = listen::verifier(DEV_API_KEY, secret())?;
+        Ok(Self { cast, nodes, gateway, backend, verifier, arrivals, serving, stop })
     }
 
     fn places(&self) -> Places {
@@ -142,7 +148,7 @@ impl Stage {
     /// Sends a scene's webhooks, and counts what the nodes are told and what reaches the backend.
     async fn play(&mut self, scene: Scene) -> Score {
         let (sender, mut reports) = mpsc::channel(QUEUE_MAX);
-        let mut score = Score::new(&scene);
+        let mut score = Score::new(&scene, self.basis(&scene));
         let mut sending = JoinSet::new();
         sending.spawn(send(Arc::clone(&self.nodes), scene.events, scene.concurrency, sender));
         loop {
@@ -159,6 +165,15 @@ impl Stage {
             score.arrived(&arrival);
         }
         score
+    }
+
+    /// What the gateway tells the scene's events by; nothing, if they are not LiveKit's.
+    fn basis(&self, scene: &Scene) -> Option<Basis> {
+        let webhook = &scene.events.first()?.first()?.webhook;
+        let authorization = webhook.authorization.as_bytes();
+        let signature = self.verifier.check_token(authorization, clock::unix()).ok()?;
+        let webhook = self.verifier.check_body(signature, webhook.body.clone()).ok()?;
+        Some(key::identify(&webhook, "", &Identity::Event).basis)
     }
 
     /// Ends everything, and hands over what reached the backend after the last scene: nothing should have.

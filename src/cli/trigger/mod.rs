@@ -35,12 +35,14 @@ acknowledged with 2xx.
 
 Examples:
   oncehook trigger room_started --to http://127.0.0.1:8080/webhook
-  oncehook trigger egress_ended --nodes 3 --to https://127.0.0.1:7443/webhook --insecure
-                                    three nodes report the same end, each under an id of its own
+  oncehook trigger egress_ended --nodes 3 --to https://127.0.0.1:8443/webhook --insecure
+      three nodes tell of the same end, each under an id of its own
   oncehook trigger participant_joined --copies 5 --same-id --to URL
-                                    one webhook, five times
-  oncehook trigger session --to URL           a room's whole life, in order
-  oncehook trigger room_started --count 10000 --nodes 3 --format json --to URL";
+      one webhook, five times
+  oncehook trigger session --to URL
+      a room's whole life, in order
+  oncehook trigger room_started --count 10000 --nodes 3 --format json --to URL
+      30,000 copies of 10,000 events";
 
 /// Send signed sample events, as LiveKit nodes would
 #[derive(clap::Args)]
@@ -71,8 +73,9 @@ pub struct Args {
     /// How many events, or sessions, are under way at a time
     #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     parallel: u32,
-    /// When the copies of an event are sent
+    /// When the copies of an event are sent: simultaneous, or sequential, each after the one before
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Concurrency::Simultaneous)]
+    #[arg(hide_possible_values = true)]
     concurrency: Concurrency,
     /// Name of the room [default: a new one for each event or session]
     #[arg(long, value_name = "NAME")]
@@ -94,8 +97,8 @@ pub struct Args {
     /// Speak HTTP/1.1 even where HTTP/2 is offered
     #[arg(long)]
     http1: bool,
-    /// How to print attempts
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    /// How to print attempts: text, or json, an object a line
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
     format: Format,
 }
 

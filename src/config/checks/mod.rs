@@ -54,9 +54,10 @@ fn sizes(reader: &mut Reader<'_>, config: &Config) {
     let limits = &config.limits;
     let mut at_most = |low: (&str, usize), high: (&str, usize), why: &str| {
         if low.1 > high.1 {
-            let place = reader.place(&[low.0, high.0]);
-            reader
-                .error(place, Fault::new(format!("`{}` is more than `{}`: {why}", low.0, high.0)));
+            reader.contradiction(
+                &[low.0, high.0],
+                Fault::new(format!("`{}` is more than `{}`: {why}", low.0, high.0)),
+            );
         }
     };
     at_most(

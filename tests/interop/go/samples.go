@@ -62,7 +62,7 @@ type scene struct {
 func (s scene) room() *livekit.Room {
 	return &livekit.Room{
 		Sid: "RM_" + s.subject, Name: "interop-" + s.subject, EmptyTimeout: 300, DepartureTimeout: 20,
-		CreationTime: s.now.Unix(), CreationTimeMs: s.now.UnixMilli(), TurnPassword: "secret of the room",
+		CreationTime: s.now.Unix(), CreationTimeMs: s.now.UnixMilli(), TurnPassword: "turn-password-of-the-room",
 		Metadata:      "{\"title\": \"Große Pause — 休憩 🎧\", \"html\": \"<a href='/?a=1&b=2'>\u2028\"}",
 		EnabledCodecs: []*livekit.Codec{{Mime: "audio/opus"}, {Mime: "video/VP8"}},
 	}
