@@ -43,13 +43,13 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The relay waits as nginx does.
 const RELAY: relay::Options = relay::Options {
-    head_timeout: Duration::from_secs(60),
-    idle_timeout: Duration::from_secs(60),
-    tunnel_idle_timeout: Duration::from_secs(3_600),
+    head_timeout: Duration::from_mins(1),
+    idle_timeout: Duration::from_mins(1),
+    tunnel_idle_timeout: Duration::from_hours(1),
 };
 
 /// The log.
-pub(super) fn log(section: &config::Log) -> log::Options {
+pub(super) fn log(section: config::Log) -> log::Options {
     let format = match section.format {
         config::LogFormat::Json => log::Format::Json,
         config::LogFormat::Text => log::Format::Text,

@@ -43,7 +43,8 @@ pub struct Args {
     /// Where records are held: memory, or redis://… or rediss://…
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
-    /// For trials: key devkey, secret "secret", 127.0.0.1, plain HTTP, memory, readable log
+    /// For trials: key devkey, secret "secret", 127.0.0.1:8443, plain HTTP, memory, readable log, and
+    /// 127.0.0.1:8080/webhook as backend unless another one is named
     #[arg(long)]
     dev: bool,
 }
@@ -115,7 +116,9 @@ impl Signals {
 pub fn misconfigured(error: LoadError) -> Failure {
     match error {
         LoadError::Unreadable { file, source } => Failure::reading(&file, source),
-        LoadError::Invalid(problems) => Failure::message(Exit::Config, problems),
+        LoadError::Invalid(problems) => {
+            Failure::message(Exit::Config, format!("the configuration is not valid\n{problems}"))
+        }
     }
 }
 

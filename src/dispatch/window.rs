@@ -7,10 +7,10 @@ use crate::webhook::event::EventKind;
 use crate::webhook::key::Basis;
 
 /// A sender may present its token until it expires; a record outlives that by this much, leeway included.
-const BEYOND_EXPIRY: Duration = Duration::from_secs(120);
+const BEYOND_EXPIRY: Duration = Duration::from_mins(2);
 
 /// No store has to count further, whatever expiry a token names.
-const WINDOW_MAX: Duration = Duration::from_secs(366 * 86_400);
+const WINDOW_MAX: Duration = Duration::from_hours(366 * 24);
 
 /// Windows, one for each kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Windows {
 mod tests {
     use super::*;
 
-    const HOUR: Duration = Duration::from_secs(3_600);
+    const HOUR: Duration = Duration::from_hours(1);
     const NOW: UnixTime = UnixTime::from_epoch(Duration::from_secs(1_000_000));
 
     fn windows() -> Windows {

@@ -358,7 +358,7 @@ mod tests {
         assert_eq!(told(None), None);
         assert_eq!(told(Some(Duration::ZERO)).as_deref(), Some("2"));
         assert_eq!(told(Some(Duration::from_secs(7))).as_deref(), Some("7"));
-        assert_eq!(told(Some(Duration::from_secs(3_600))).as_deref(), Some("10"));
+        assert_eq!(told(Some(Duration::from_hours(1))).as_deref(), Some("10"));
         let busy = Answer::from(&Concluded::of(Conclusion::Busy {
             retry_after: Duration::from_millis(1_200),
         }));

@@ -138,7 +138,8 @@ mod tests {
     }
 
     fn chunks(parts: &[&'static [u8]]) -> Frames {
-        Frames { ready: parts.to_vec().into_iter(), ends: true }
+        let parts: Vec<_> = parts.to_vec();
+        Frames { ready: parts.into_iter(), ends: true }
     }
 
     fn whole(bytes: &'static [u8]) -> impl Body<Data = Bytes, Error = hyper::Error> + Unpin {

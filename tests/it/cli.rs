@@ -106,7 +106,6 @@ fn each_kind_of_failure_has_its_exit_code() {
         (69, &["healthcheck", "--address", &nobody]),
         (73, &["listen", "--address", "192.0.2.1:8080"]),
         (78, &["run"]),
-        (78, &["run", "--dev"]),
         (78, &["run", "--dev", "--backend", "nowhere"]),
     ];
     for (expected, arguments) in cases {
@@ -257,6 +256,20 @@ fn a_gateway_that_runs_is_healthy() {
     }
     gateway.signal("INT");
     assert_eq!(gateway.wait().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_a_gateway_that_drains() {
+    let mut command = oncehook(&["run", "--dev", "--listen", "127.0.0.1:0"]);
+    command.env("ONCEHOOK_ADMIN__ADDRESS", "127.0.0.1:0");
+    command.env("ONCEHOOK_SHUTDOWN__DRAIN_DELAY", "60s");
+    command.env("ONCEHOOK_SHUTDOWN__GRACE", "60s");
+    let mut gateway = Process::start(command);
+    gateway.said("oncehook");
+    gateway.signal("TERM");
+    gateway.said("draining");
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait().code(), Some(1));
 }
 
 #[test]

@@ -7,13 +7,18 @@
     clippy::as_conversions,
     clippy::disallowed_methods,
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "a test that meets what it did not expect should stop and say so"
 )]
 
 mod admin;
 mod architecture;
+mod claim_fleet;
+mod claim_fleet_effects;
 mod claim_model;
 mod claim_protocol;
+mod claim_random;
+mod claim_sim;
 mod claim_world;
 mod cli;
 mod config;

@@ -1,9 +1,10 @@
 //! `oncehook demo`: a gateway, a sample backend and simulated nodes in one process, over real sockets and real TLS.
 //!
-//! It plays the scenes of [`scene`], keeps score in [`score`], and ends well only if the backend got every event exactly
-//! once. The nodes are those of `trigger`, the backend is that of `listen`, the gateway that of `run --dev` with a
-//! self-signed certificate.
+//! It plays the scenes of [`scene`], keeps score in [`score`], tells what it means in [`frame`], and ends well only if
+//! the backend got every event exactly once. The nodes are those of `trigger`, the backend is that of `listen`, the
+//! gateway that of `run --dev` with a self-signed certificate.
 
+pub mod frame;
 pub mod scene;
 pub mod score;
 
@@ -84,7 +85,7 @@ async fn demo(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
     let began = clock::monotonic();
     let mut stage = Stage::build(args).await?;
     if args.format == Format::Text {
-        score::opening(&stage.places(), args, stdio)?;
+        frame::opening(&stage.places(), args, stdio)?;
     }
     let mut scores = Vec::new();
     for scene in scene::scenes(&stage.cast).map_err(|error| Failure::new(Exit::Software, error))? {
@@ -94,7 +95,7 @@ async fn demo(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
     }
     let late = stage.end().await;
     let took = clock::monotonic().since(began);
-    score::closing(args.format, &scores, &late, took, stdio)
+    frame::closing(args.format, &scores, &late, took, stdio)
 }
 
 /// Everything that plays.

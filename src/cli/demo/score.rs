@@ -1,73 +1,57 @@
-//! What the nodes were told, what reached the backend, and whether both are right.
+//! What the nodes were told, what reached the backend, and whether both are right: scene by scene.
+//!
+//! What stands around the scenes is left to [`super::frame`].
 
 use std::collections::HashMap;
-use std::io;
-use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::cli::Stdio;
 use crate::cli::backend::Arrival;
-use crate::cli::exit::{Ending, Exit, Failure};
-use crate::cli::options::{Format, human};
+use crate::cli::exit::Failure;
+use crate::cli::options::Format;
 use crate::cli::sender::Next;
 use crate::cli::trigger::report::Report;
 use crate::webhook::key::Basis;
 
 use super::scene::{Expected, Scene};
-use super::{Args, PATH, Places};
 
 /// The score of one scene.
 #[derive(Debug, Serialize)]
 pub struct Score {
     scene: &'static str,
-    event: &'static str,
+    pub(super) event: &'static str,
     /// What the gateway's key is made of: `event`, `id` or `body`.
     basis: Option<&'static str>,
     /// The fields that tell two such events apart.
     fields: &'static str,
-    ids: &'static str,
+    pub(super) ids: &'static str,
     expected: &'static str,
-    events: usize,
-    copies: usize,
+    pub(super) events: usize,
+    pub(super) copies: usize,
     attempts: u64,
-    forwarded: u64,
-    duplicate: u64,
-    collapsed: u64,
+    pub(super) forwarded: u64,
+    pub(super) duplicate: u64,
+    pub(super) collapsed: u64,
     refused: u64,
     /// Attempts that the sender was told to repeat.
     retried: u64,
     /// Copies that are neither acknowledged nor, rightly, refused.
     lost: u64,
     /// Times that the backend took an event.
-    accepted: u64,
+    pub(super) accepted: u64,
     /// Times that the backend failed one.
     failed: u64,
     /// Whether the backend has every event as often as it should, and every node was told so.
-    ok: bool,
+    pub(super) ok: bool,
     #[serde(skip)]
-    once: Expected,
+    pub(super) once: Expected,
     /// Which event an id belongs to.
     #[serde(skip)]
     event_of: HashMap<String, usize>,
     /// How often the backend accepted each event.
     #[serde(skip)]
     accepted_of: Vec<u64>,
-}
-
-#[derive(Serialize)]
-struct Summary {
-    summary: Sums,
-}
-
-#[derive(Serialize)]
-struct Sums {
-    events: usize,
-    copies: usize,
-    accepted: u64,
-    late: usize,
-    duration_ms: u128,
-    ok: bool,
 }
 
 impl Score {
@@ -215,98 +199,99 @@ fn counted(count: usize, one: &str, several: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { several })
 }
 
-/// Says what will be seen.
-pub fn opening(places: &Places, args: &Args, stdio: &mut Stdio<'_>) -> io::Result<()> {
-    let out = &mut *stdio.out;
-    writeln!(out, "{} LiveKit nodes  ->  oncehook  ->  your backend", args.nodes)?;
-    writeln!(out)?;
-    writeln!(
-        out,
-        "   nodes      HTTP/2 over TLS, signed with the development key, retrying as LiveKit does"
-    )?;
-    writeln!(out, "   oncehook   https://{}{PATH}", places.gateway)?;
-    writeln!(
-        out,
-        "   backend    http://{}{PATH}, which knows nothing of duplicates",
-        places.backend
-    )?;
-    writeln!(out)
-}
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
 
-/// Sums up, and says what to do next.
-pub fn closing(
-    format: Format,
-    scores: &[Score],
-    late: &[Arrival],
-    took: Duration,
-    stdio: &mut Stdio<'_>,
-) -> Ending {
-    let ok = late.is_empty() && scores.iter().all(|score| score.ok);
-    let genuine = || scores.iter().filter(|score| score.once == Expected::Once);
-    let sums = Sums {
-        events: genuine().map(|score| score.events).sum(),
-        copies: genuine().map(|score| score.copies).sum(),
-        accepted: scores.iter().map(|score| score.accepted).sum(),
-        late: late.len(),
-        duration_ms: took.as_millis(),
-        ok,
-    };
-    let exit = if ok { Exit::Success } else { Exit::No };
-    if format == Format::Json {
-        Format::json(stdio.out, &Summary { summary: sums })?;
-        return Ok(exit);
-    }
-    table(scores, stdio)?;
-    let out = &mut *stdio.out;
-    if ok {
-        writeln!(
-            out,
-            "{} copies of {} events: the backend got every event exactly once ({}).",
-            sums.copies,
-            sums.events,
-            human(took)
-        )?;
-    } else {
-        writeln!(
-            out,
-            "WRONG: {} events, {} accepted by the backend, {} of them after the end.",
-            sums.events, sums.accepted, sums.late
-        )?;
-    }
-    writeln!(out)?;
-    writeln!(out, "forwarded   the copy that the backend got")?;
-    writeln!(out, "duplicate   answered from the record of an event that is done with")?;
-    writeln!(out, "collapsed   came while another copy was on its way, and shared its result")?;
-    writeln!(out)?;
-    writeln!(out, "Next, with your own backend:")?;
-    writeln!(out, "  oncehook run --dev --backend http://127.0.0.1:8080/webhook")?;
-    writeln!(out, "  oncehook trigger egress_ended --nodes 3 --to http://127.0.0.1:8443{PATH}")?;
-    writeln!(out, "No backend at hand? `oncehook listen` is one.")?;
-    Ok(exit)
-}
+    use super::*;
+    use crate::cli::backend::Known;
+    use crate::cli::sender::{Answer, Attempt, Signed};
+    use crate::cli::trigger::Concurrency;
+    use crate::cli::trigger::plan::Posting;
+    use crate::webhook::event::EventKind;
 
-fn table(scores: &[Score], stdio: &mut Stdio<'_>) -> io::Result<()> {
-    let out = &mut *stdio.out;
-    writeln!(
-        out,
-        "   {:<20} {:>6} {:>6} {:<8} {:>9} {:>9} {:>9} {:>8}",
-        "event", "events", "copies", "ids", "forwarded", "duplicate", "collapsed", "accepted"
-    )?;
-    for (number, score) in scores.iter().enumerate() {
-        writeln!(
-            out,
-            "{}. {:<20} {:>6} {:>6} {:<8} {:>9} {:>9} {:>9} {:>8}  {}",
-            number + 1,
-            score.event,
-            score.events,
-            score.copies,
-            score.ids,
-            score.forwarded,
-            score.duplicate,
-            score.collapsed,
-            score.accepted,
-            if score.ok { "ok" } else { "WRONG" }
-        )?;
+    fn posting(id: &str) -> Posting {
+        let webhook = Signed { body: "{}".into(), authorization: String::new() };
+        Posting { node: 0, kind: EventKind::RoomStarted, id: id.to_owned(), webhook }
     }
-    writeln!(out)
+
+    /// Two events: one told of under two ids, the other under one.
+    fn scene(expected: Expected) -> Score {
+        let events = vec![vec![posting("a1"), posting("a2")], vec![posting("b1")]];
+        let (event, fields, ids, title) = ("room_started", "room.sid", "distinct", "");
+        let concurrency = Concurrency::Simultaneous;
+        Score::new(&Scene { title, event, fields, ids, concurrency, events, expected }, None)
+    }
+
+    fn told(status: u16, oncehook_status: &str, next: Next) -> Report {
+        let oncehook_status = Some(oncehook_status.to_owned());
+        let status = status.try_into().unwrap();
+        let result = Ok(Answer { status, oncehook_status, retry_after: None });
+        let attempt = Attempt { number: 1, result, duration: Duration::ZERO, next };
+        Report {
+            node: "node-1".to_owned(),
+            event: EventKind::RoomStarted,
+            id: String::new(),
+            attempt,
+        }
+    }
+
+    fn accepted(id: &str) -> Arrival {
+        Arrival {
+            number: 1,
+            event: Some("room_started"),
+            id: Some(id.to_owned()),
+            attempt: None,
+            idempotency_key: None,
+            possible_duplicate: false,
+            refusal: None,
+            status: 200,
+            duplicate: None::<Known>,
+        }
+    }
+
+    fn play(oncehook_statuses: [&str; 3], reached: &[&str]) -> bool {
+        let mut score = scene(Expected::Once);
+        for status in oncehook_statuses {
+            score.told(&told(200, status, Next::Acknowledged));
+        }
+        for id in reached {
+            score.arrived(&accepted(id));
+        }
+        score.ok
+    }
+
+    #[test]
+    fn a_scene_is_well_played_only_if_each_event_arrived_once() {
+        let all = ["forwarded", "collapsed", "forwarded"];
+        assert!(play(all, &["a2", "b1"]), "either copy of an event will do");
+        assert!(!play(all, &["a1"]), "an event is missing");
+        assert!(!play(all, &["a1", "a2", "b1"]), "an event came twice under two ids");
+        assert!(!play(all, &["a1", "a1", "b1"]), "an event came twice under one id");
+        assert!(!play(all, &["a1", "a2"]), "as many as events, and yet one twice and one never");
+        assert!(!play(all, &["a1", "b1", "c1"]), "something came that nobody sent");
+        assert!(
+            !play(["forwarded", "forwarded", "no-word"], &["a1", "b1"]),
+            "who acknowledged that?"
+        );
+    }
+
+    #[test]
+    fn a_node_that_was_told_to_forget_an_event_lost_it() {
+        let mut score = scene(Expected::Once);
+        score.told(&told(404, "forwarded", Next::LostInSilence));
+        assert_eq!((score.lost, score.ok), (1, false));
+    }
+
+    #[test]
+    fn a_forged_event_must_be_refused_and_never_arrive() {
+        let mut score = scene(Expected::Never);
+        assert!(!score.ok, "nobody has been told anything yet");
+        for _ in 0..3 {
+            score.told(&told(401, "refused", Next::LostInSilence));
+        }
+        assert!(score.ok);
+        score.arrived(&accepted("a1"));
+        assert!(!score.ok);
+    }
 }

@@ -153,3 +153,61 @@ pub fn number() -> u64 {
     };
     getrandom::u64().unwrap_or_else(|_| nanos()) % 1_000_000_000_000
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn plan(ids: Ids) -> Plan {
+        Plan {
+            events: "session".parse().unwrap(),
+            room: None,
+            ids,
+            nodes: 3,
+            copies: 2,
+            signer: Signer { api_key: "devkey".to_owned(), secret: SecretString::from("secret") },
+        }
+    }
+
+    #[test]
+    fn copies_share_an_id_as_they_are_told_to() {
+        for (ids, expected) in [(Ids::Same, 1), (Ids::EachNode, 3), (Ids::EachCopy, 6)] {
+            let plan = plan(ids);
+            let postings = plan.postings(&plan.subject(), EventKind::EgressEnded).unwrap();
+            let told: BTreeSet<_> = postings.iter().map(|posting| posting.id.clone()).collect();
+            let bodies: BTreeSet<_> =
+                postings.iter().map(|posting| posting.webhook.body.clone()).collect();
+            assert_eq!(
+                (postings.len(), told.len(), bodies.len()),
+                (6, expected, expected),
+                "{ids:?}"
+            );
+            let by: Vec<_> = postings.iter().map(|posting| posting.node).collect();
+            assert_eq!(by, [0, 1, 2, 0, 1, 2], "{ids:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_sends_its_own_webhook_again() {
+        let plan = plan(Ids::EachNode);
+        let postings = plan.postings(&plan.subject(), EventKind::RoomStarted).unwrap();
+        for node in 0..3 {
+            assert_eq!(
+                postings[node].webhook.authorization,
+                postings[node + 3].webhook.authorization
+            );
+        }
+    }
+
+    #[test]
+    fn a_run_is_an_event_or_all_or_a_session() {
+        assert_eq!("room_started".parse::<Events>().unwrap().kinds(), [EventKind::RoomStarted]);
+        assert_eq!("all".parse::<Events>().unwrap().kinds(), EventKind::ALL);
+        let session: Events = "session".parse().unwrap();
+        assert_eq!(session.kinds().first(), Some(&EventKind::RoomStarted));
+        assert_eq!(session.kinds().last(), Some(&EventKind::RoomFinished));
+        assert!("rooms".parse::<Events>().is_err());
+    }
+}

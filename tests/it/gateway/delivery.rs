@@ -45,9 +45,11 @@ async fn replicas_share_what_they_know_through_redis() {
     let backend = Backend::always(Action::status(200));
     let configuration = through_redis(&backend, &redis.url(), "");
     let (one, two) = (Gateway::start(&configuration), Gateway::start(&configuration));
-    let told = Sender::to(&one.url("/webhook")).post(&event(EventKind::RoomStarted, 1, "EV_1")).await;
+    let told =
+        Sender::to(&one.url("/webhook")).post(&event(EventKind::RoomStarted, 1, "EV_1")).await;
     assert_eq!(told.word, "forwarded");
-    let told = Sender::to(&two.url("/webhook")).post(&event(EventKind::RoomStarted, 1, "EV_2")).await;
+    let told =
+        Sender::to(&two.url("/webhook")).post(&event(EventKind::RoomStarted, 1, "EV_2")).await;
     assert_eq!((told.status, told.word.as_str()), (200, "duplicate"));
     assert_eq!(backend.requests().len(), 1);
 }
@@ -56,16 +58,21 @@ async fn replicas_share_what_they_know_through_redis() {
 async fn a_copy_waits_for_the_one_that_another_replica_forwards() {
     let redis = RedisServer::start().await;
     let gate = Arc::new(Gate::default());
-    let held = Action::raw("").and(Piece::Gate(Arc::clone(&gate))).and_bytes("HTTP/1.1 201 Made\r\ncontent-length: 0\r\n\r\n");
+    let held = Action::raw("")
+        .and(Piece::Gate(Arc::clone(&gate)))
+        .and_bytes("HTTP/1.1 201 Made\r\ncontent-length: 0\r\n\r\n");
     let backend = Backend::always(held);
     let configuration = through_redis(&backend, &redis.url(), "");
     let (one, two) = (Gateway::start(&configuration), Gateway::start(&configuration));
     let (first, second) = (Sender::to(&one.url("/webhook")), Sender::to(&two.url("/webhook")));
-    let leader = tokio::spawn(async move { first.post(&event(EventKind::RoomStarted, 1, "EV_1")).await });
+    let leader =
+        tokio::spawn(async move { first.post(&event(EventKind::RoomStarted, 1, "EV_1")).await });
     until("the backend has the first copy", async || !backend.requests().is_empty()).await;
     let claims = redis.calls("evalsha").await;
-    let follower = tokio::spawn(async move { second.post(&event(EventKind::RoomStarted, 1, "EV_2")).await });
-    until("the second copy has asked twice", async || redis.calls("evalsha").await >= claims + 2).await;
+    let follower =
+        tokio::spawn(async move { second.post(&event(EventKind::RoomStarted, 1, "EV_2")).await });
+    until("the second copy has asked twice", async || redis.calls("evalsha").await >= claims + 2)
+        .await;
     gate.open();
     assert_eq!(leader.await.unwrap().word, "forwarded");
     let told = follower.await.unwrap();
@@ -80,7 +87,7 @@ async fn three_copies_of_ten_thousand_events_with_distinct_ids_are_ten_thousand(
     const AT_ONCE: u64 = 32;
     let redis = RedisServer::start().await;
     let backend = Backend::always(Action::status(200));
-    let gateway = Gateway::start(&through_redis(&backend, &redis.url(), "log.level = \"error\""));
+    let gateway = Gateway::start(&through_redis(&backend, &redis.url(), ""));
     let mut nodes = JoinSet::new();
     for node in 0..NODES {
         let sender = Arc::new(Sender::to(&gateway.url("/webhook")));
@@ -88,7 +95,8 @@ async fn three_copies_of_ten_thousand_events_with_distinct_ids_are_ten_thousand(
             let sender = Arc::clone(&sender);
             nodes.spawn(async move {
                 for number in (lane..EVENTS).step_by(AT_ONCE as usize) {
-                    let copy = event(EventKind::TrackPublished, number, &format!("EV_{node}_{number}"));
+                    let copy =
+                        event(EventKind::TrackPublished, number, &format!("EV_{node}_{number}"));
                     let told = sender.post(&copy).await;
                     assert_eq!(told.status, 200, "{told:?}");
                 }
@@ -112,17 +120,21 @@ async fn three_copies_of_ten_thousand_events_with_distinct_ids_are_ten_thousand(
 async fn two_hundred_and_fifty_simultaneous_copies_of_one_event_are_one() {
     const COPIES: usize = 250;
     let gate = Arc::new(Gate::default());
-    let held = Action::raw("").and(Piece::Gate(Arc::clone(&gate))).and_bytes("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    let held = Action::raw("")
+        .and(Piece::Gate(Arc::clone(&gate)))
+        .and_bytes("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
     let backend = Backend::always(held);
     let gateway = Gateway::start(&to(&backend, ""));
     let sender = Arc::new(Sender::to(&gateway.url("/webhook")));
     let mut copies = JoinSet::new();
     for copy in 0..COPIES {
         let sender = Arc::clone(&sender);
-        copies.spawn(async move { sender.post(&event(EventKind::RoomFinished, 1, &format!("EV_{copy}"))).await });
+        copies.spawn(async move {
+            sender.post(&event(EventKind::RoomFinished, 1, &format!("EV_{copy}"))).await
+        });
     }
     until("all copies are under way", async || {
-        metric(&gateway, "oncehook_webhooks_in_flight").await >= COPIES as f64
+        metric(&gateway, "oncehook_in_flight").await >= COPIES as f64
     })
     .await;
     gate.open();
@@ -140,17 +152,21 @@ async fn two_hundred_and_fifty_simultaneous_copies_of_one_event_are_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_beyond_those_that_may_wait_are_told_to_come_again() {
     let gate = Arc::new(Gate::default());
-    let held = Action::raw("").and(Piece::Gate(Arc::clone(&gate))).and_bytes("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    let held = Action::raw("")
+        .and(Piece::Gate(Arc::clone(&gate)))
+        .and_bytes("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
     let backend = Backend::always(held);
     let gateway = Gateway::start(&to(&backend, "limits.followers_max = 1"));
     let sender = Arc::new(Sender::to(&gateway.url("/webhook")));
     let waiting: Vec<_> = (0..2)
         .map(|copy| {
             let sender = Arc::clone(&sender);
-            tokio::spawn(async move { sender.post(&event(EventKind::RoomFinished, 1, &format!("EV_{copy}"))).await })
+            tokio::spawn(async move {
+                sender.post(&event(EventKind::RoomFinished, 1, &format!("EV_{copy}"))).await
+            })
         })
         .collect();
-    until("two are under way", async || metric(&gateway, "oncehook_webhooks_in_flight").await >= 2.0).await;
+    until("two are under way", async || metric(&gateway, "oncehook_in_flight").await >= 2.0).await;
     let told = sender.post(&event(EventKind::RoomFinished, 1, "EV_3")).await;
     assert_eq!((told.status, told.word.as_str()), (503, "busy"));
     let after: u64 = told.headers["retry-after"].to_str().unwrap().parse().unwrap();
@@ -171,7 +187,8 @@ async fn two_distinct_events_of_one_type_in_one_second_both_arrive() {
     let at = oncehook::clock::UnixTime::from_epoch(Duration::from_secs(second));
     for number in 1..=2 {
         let subject = Subject::numbered(number, at);
-        let body = sample::body(EventKind::ParticipantJoined, &subject, &format!("EV_{number}"), second);
+        let body =
+            sample::body(EventKind::ParticipantJoined, &subject, &format!("EV_{number}"), second);
         assert_eq!(sender.post(&Signed::new(body)).await.word, "forwarded");
     }
     assert_eq!(backend.requests().len(), 2);
@@ -187,7 +204,8 @@ async fn the_widely_copied_key_loses_the_second_of_two_events_in_one_second() {
     let mut words = Vec::new();
     for number in 1..=2 {
         let subject = Subject::numbered(number, at);
-        let body = sample::body(EventKind::ParticipantJoined, &subject, &format!("EV_{number}"), second);
+        let body =
+            sample::body(EventKind::ParticipantJoined, &subject, &format!("EV_{number}"), second);
         words.push(sender.post(&Signed::new(body)).await.word);
     }
     assert_eq!(words, ["forwarded", "duplicate"], "this is why it is not the default");

@@ -26,7 +26,9 @@ async fn a_gateway_killed_in_mid_forward_costs_one_more_copy_and_it_is_marked() 
     let mut first = Gateway::start(&configuration);
     let second = Gateway::start(&configuration);
     let sender = Sender::to(&first.url("/webhook"));
-    let lost = tokio::spawn(async move { sender.try_post(&event(EventKind::EgressEnded, 1, "EV_1")).await.is_err() });
+    let lost = tokio::spawn(async move {
+        sender.try_post(&event(EventKind::EgressEnded, 1, "EV_1")).await.is_err()
+    });
     until("the backend has the event", async || backend.requests().len() == 1).await;
     first.kill();
     assert!(lost.await.unwrap(), "the sender gets no answer from a gateway that is gone");
@@ -59,12 +61,16 @@ async fn a_sender_that_hangs_up_in_mid_forward_leaves_the_claim_settled() {
     let configuration = through_redis(&backend, &redis.url(), "");
     let (one, two) = (Gateway::start(&configuration), Gateway::start(&configuration));
     let sender = Sender::to(&one.url("/webhook"));
-    let hung_up = tokio::spawn(async move { sender.try_post(&event(EventKind::EgressEnded, 1, "EV_1")).await });
+    let hung_up =
+        tokio::spawn(
+            async move { sender.try_post(&event(EventKind::EgressEnded, 1, "EV_1")).await },
+        );
     until("the backend has the event", async || backend.requests().len() == 1).await;
     hung_up.abort();
     assert!(hung_up.await.unwrap_err().is_cancelled());
     gate.open();
-    let told = Sender::to(&two.url("/webhook")).post(&event(EventKind::EgressEnded, 1, "EV_2")).await;
+    let told =
+        Sender::to(&two.url("/webhook")).post(&event(EventKind::EgressEnded, 1, "EV_2")).await;
     assert_eq!((told.status, told.word.as_str()), (200, "duplicate"));
     assert_eq!(backend.requests().len(), 1);
 }
@@ -78,7 +84,10 @@ async fn a_gateway_that_is_told_to_end_finishes_what_it_has_begun() {
         let mut gateway = Gateway::start(&through_redis(&backend, &redis.url(), ""));
         assert_eq!(page(&gateway, "/readyz").await.0, 200);
         let sender = Sender::to(&gateway.url("/webhook"));
-        let waiting = tokio::spawn(async move { sender.post(&event(EventKind::EgressEnded, 1, "EV_1")).await });
+        let waiting =
+            tokio::spawn(
+                async move { sender.post(&event(EventKind::EgressEnded, 1, "EV_1")).await },
+            );
         until("the backend has the event", async || backend.requests().len() == 1).await;
         gateway.signal(signal);
         until("it is no longer ready", async || page(&gateway, "/readyz").await.0 == 503).await;
@@ -89,7 +98,8 @@ async fn a_gateway_that_is_told_to_end_finishes_what_it_has_begun() {
         assert!(gateway.wait().success(), "{}", gateway.log().join("\n"));
 
         let next = Gateway::start(&through_redis(&backend, &redis.url(), ""));
-        let told = Sender::to(&next.url("/webhook")).post(&event(EventKind::EgressEnded, 1, "EV_2")).await;
+        let told =
+            Sender::to(&next.url("/webhook")).post(&event(EventKind::EgressEnded, 1, "EV_2")).await;
         assert_eq!(told.word, "duplicate", "the claim was settled");
     }
 }
@@ -100,7 +110,10 @@ async fn a_second_signal_ends_it_at_once() {
     let backend = Backend::always(held(&gate));
     let mut gateway = Gateway::start(&to(&backend, "").replace("\"0s\"", "\"60s\""));
     let sender = Sender::to(&gateway.url("/webhook"));
-    let cut = tokio::spawn(async move { sender.try_post(&event(EventKind::EgressEnded, 1, "EV_1")).await });
+    let cut =
+        tokio::spawn(
+            async move { sender.try_post(&event(EventKind::EgressEnded, 1, "EV_1")).await },
+        );
     until("the backend has the event", async || backend.requests().len() == 1).await;
     gateway.signal("TERM");
     until("it is no longer ready", async || page(&gateway, "/readyz").await.0 == 503).await;

@@ -63,7 +63,8 @@ async fn what_may_pass_is_never_told_as_success_and_is_forwarded_again_unmarked(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backends_pause_is_passed_on_within_bounds_and_kept() {
     let (backend, one, two) =
-        two_copies(Action::status_with(429, "retry-after: 3600"), "claim.join_wait = \"100ms\"").await;
+        two_copies(Action::status_with(429, "retry-after: 3600"), "claim.join_wait = \"100ms\"")
+            .await;
     assert_eq!(one.status, 429);
     assert_eq!(one.headers["retry-after"], "10");
     assert_eq!((two.status, two.word.as_str()), (503, "busy"), "the pause runs");
@@ -72,14 +73,18 @@ async fn a_backends_pause_is_passed_on_within_bounds_and_kept() {
     let pause = Instant::now();
     let (backend, one, two) = two_copies(Action::status_with(503, "retry-after: 0"), "").await;
     assert_eq!(one.headers["retry-after"], "2");
-    assert_eq!((two.status, two.word.as_str()), (200, "forwarded"), "a copy waits for a pause that is short");
+    assert_eq!(
+        (two.status, two.word.as_str()),
+        (200, "forwarded"),
+        "a copy waits for a pause that is short"
+    );
     assert!(pause.elapsed() >= Duration::from_secs(2));
     assert_eq!(backend.requests().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_after_the_first_byte_is_ambiguous_and_the_next_copy_is_marked() {
-    let patient = "upstream.timeout = \"500ms\"";
+    let patient = "upstream.timeout = \"500ms\"\nupstream.connect_timeout = \"500ms\"";
     let silences = [
         ("hangs", Action::silent(Then::Hang)),
         ("resets", Action::silent(Then::Reset)),
@@ -99,7 +104,7 @@ async fn silence_after_the_first_byte_is_ambiguous_and_the_next_copy_is_marked()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn suppress_gives_up_the_second_copy_instead() {
-    let more = "upstream.timeout = \"500ms\"\nclaim.on_ambiguous = \"suppress\"";
+    let more = "upstream.timeout = \"500ms\"\nupstream.connect_timeout = \"500ms\"\nclaim.on_ambiguous = \"suppress\"";
     let (backend, one, two) = two_copies(Action::silent(Then::Close), more).await;
     assert_eq!((one.status, one.word.as_str()), (200, "suppressed"));
     assert_eq!((two.status, two.word.as_str()), (200, "duplicate"));
@@ -110,11 +115,18 @@ async fn suppress_gives_up_the_second_copy_instead() {
 async fn answers_that_are_none_have_failed() {
     let garbage = [
         ("garbage", Action::raw("SSH-2.0-OpenSSH_9.2\r\n").then(Then::Close)),
-        ("an early end of the head", Action::raw("HTTP/1.1 200 OK\r\ncontent-le").then(Then::Close)),
+        (
+            "an early end of the head",
+            Action::raw("HTTP/1.1 200 OK\r\ncontent-le").then(Then::Close),
+        ),
         ("1xx only", Action::raw("HTTP/1.1 102 Processing\r\n\r\n").then(Then::Close)),
     ];
     for (what, action) in garbage {
-        let (backend, one, two) = two_copies(action, "upstream.timeout = \"500ms\"").await;
+        let (backend, one, two) = two_copies(
+            action,
+            "upstream.timeout = \"500ms\"\nupstream.connect_timeout = \"500ms\"",
+        )
+        .await;
         assert!(one.status == 502 || one.status == 504, "{what}: {one:?}");
         assert_eq!((two.status, two.word.as_str()), (200, "forwarded"), "{what}");
         assert_eq!(backend.requests().len(), 2, "{what}");
@@ -123,7 +135,8 @@ async fn answers_that_are_none_have_failed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_cut_after_a_2xx_head_is_delivered() {
-    let cut = Action::raw("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this").then(Then::Close);
+    let cut =
+        Action::raw("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this").then(Then::Close);
     let (backend, one, two) = two_copies(cut, "").await;
     assert_eq!((one.status, one.word.as_str()), (200, "forwarded"));
     assert_eq!(two.word, "duplicate");

@@ -18,7 +18,11 @@ async fn each_route_has_its_own_backend_and_its_own_namespace() {
     assert_eq!(Sender::to(&gateway.url("/webhook")).post(&copy).await.status, 200);
     assert_eq!(Sender::to(&gateway.url("/second")).post(&copy).await.status, 201);
     assert_eq!(one.only().line(), "POST /hook HTTP/1.1");
-    assert_eq!(two.only().line(), "POST /second HTTP/1.1", "a backend without a path gets the route's");
+    assert_eq!(
+        two.only().line(),
+        "POST /second HTTP/1.1",
+        "a backend without a path gets the route's"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,7 +42,11 @@ async fn a_route_takes_its_tenants_events_only() {
     assert_eq!(Sender::to(&gateway.url("/webhook")).post(&theirs).await.status, 200);
     let all = Sender::to(&gateway.url("/all"));
     assert_eq!(all.post(&ours).await.word, "forwarded");
-    assert_eq!(all.post(&theirs).await.word, "forwarded", "the same event of another tenant is another event");
+    assert_eq!(
+        all.post(&theirs).await.word,
+        "forwarded",
+        "the same event of another tenant is another event"
+    );
     assert_ne!(API_SECRET, secret);
 }
 
@@ -74,7 +82,10 @@ async fn a_gateway_that_is_switched_off_relays_every_copy_and_says_so() {
     gateway.wait_for_line("OFF");
     let sender = Sender::to(&gateway.url("/webhook"));
     for copy in 0..3 {
-        assert_eq!(sender.post(&event(EventKind::RoomStarted, 1, &format!("EV_{copy}"))).await.status, 200);
+        assert_eq!(
+            sender.post(&event(EventKind::RoomStarted, 1, &format!("EV_{copy}"))).await.status,
+            200
+        );
     }
     let unsigned = Signed { body: Bytes::from_static(b"{}"), token: "none".into() };
     assert_eq!(sender.post(&unsigned).await.status, 200);

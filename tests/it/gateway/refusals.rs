@@ -29,10 +29,14 @@ fn join_token() -> String {
     let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let head = part(r#"{"alg":"HS256","typ":"JWT"}"#);
     let exp = clock::unix().seconds() + 300;
-    let claims = part(&format!(r#"{{"iss":"{API_KEY}","exp":{exp},"sub":"eve","video":{{"roomJoin":true}}}}"#));
+    let claims = part(&format!(
+        r#"{{"iss":"{API_KEY}","exp":{exp},"sub":"eve","video":{{"roomJoin":true}}}}"#
+    ));
     let key = jsonwebtoken::EncodingKey::from_secret(API_SECRET.as_bytes());
     let message = format!("{head}.{claims}");
-    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, jsonwebtoken::Algorithm::HS256).unwrap();
+    let signature =
+        jsonwebtoken::crypto::sign(message.as_bytes(), &key, jsonwebtoken::Algorithm::HS256)
+            .unwrap();
     format!("{message}.{signature}")
 }
 
@@ -69,7 +73,11 @@ async fn what_is_not_signed_by_our_key_touches_neither_redis_nor_the_backend() {
         let told = sender.post(&signed).await;
         assert_eq!((told.status, told.word.as_str()), (401, "refused"), "case {number}");
     }
-    assert_eq!(redis.calls("evalsha").await + redis.calls("eval").await, commands, "Redis was asked");
+    assert_eq!(
+        redis.calls("evalsha").await + redis.calls("eval").await,
+        commands,
+        "Redis was asked"
+    );
     assert_eq!(backend.requests().len(), 1, "the backend was asked");
     let counted = metric(
         &gateway,
@@ -99,7 +107,10 @@ async fn a_request_that_has_been_here_is_a_loop() {
     let gateway = Gateway::start(&to(&backend, ""));
     let mut headers = HeaderMap::new();
     headers.insert("via", HeaderValue::from_static("1.1 oncehook"));
-    let told = Sender::to(&gateway.url("/webhook")).request(Method::POST, headers, Bytes::new()).await.unwrap();
+    let told = Sender::to(&gateway.url("/webhook"))
+        .request(Method::POST, headers, Bytes::new())
+        .await
+        .unwrap();
     assert_eq!((told.status, told.word.as_str()), (508, "loop"));
 }
 
@@ -112,7 +123,11 @@ async fn a_body_over_the_limit_is_refused_and_one_at_the_limit_is_not() {
     assert_eq!((told.status, told.word.as_str()), (413, "too-large"));
     assert!(backend.requests().is_empty());
     let told = sender.post(&Signed::new(vec![b'x'; 64 * 1024])).await;
-    assert_eq!((told.status, told.word.as_str()), (200, "forwarded"), "any signed body is forwarded");
+    assert_eq!(
+        (told.status, told.word.as_str()),
+        (200, "forwarded"),
+        "any signed body is forwarded"
+    );
 }
 
 /// Writes the head of a webhook whose body never comes, and returns what is answered.
@@ -155,7 +170,9 @@ async fn no_secret_token_or_body_reaches_the_log() {
     let sender = Sender::to(&gateway.url("/webhook"));
     let good = event(EventKind::ParticipantJoined, 1, "EV_1");
     sender.post(&good).await;
-    sender.post(&Signed::by("APIother", "another-secret-of-thirty-two-characters", good.body.clone())).await;
+    sender
+        .post(&Signed::by("APIother", "another-secret-of-thirty-two-characters", good.body.clone()))
+        .await;
     let log = gateway.log().join("\n");
     assert!(log.contains("participant_joined"), "the log is read before it is written: {log}");
     let signature = good.token.rsplit('.').next().unwrap();

@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The API key of the tests, and its secret.
-pub const API_KEY: &str = "APItests";
+pub(crate) const API_KEY: &str = "APItests";
 /// As long as LiveKit wants one to be.
-pub const API_SECRET: &str = "a-secret-of-at-least-thirty-two-characters";
+pub(crate) const API_SECRET: &str = "a-secret-of-at-least-thirty-two-characters";
 
 /// How long a process may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running `oncehook run`.
-pub struct Gateway {
+pub(crate) struct Gateway {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
     address: SocketAddr,
@@ -28,7 +28,7 @@ pub struct Gateway {
 impl Gateway {
     /// Starts one with `configuration` (TOML) besides what every test needs: free ports, plain HTTP unless it says
     /// otherwise, the key of the tests.
-    pub fn start(configuration: &str) -> Self {
+    pub(crate) fn start(configuration: &str) -> Self {
         let folder = TempDir::new().expect("a folder for the configuration");
         let file = folder.path().join("oncehook.toml");
         std::fs::write(&file, configuration).expect("the configuration is written");
@@ -58,41 +58,45 @@ impl Gateway {
         let mut gateway = Self { child, log, address: unset(), admin: unset(), _folder: folder };
         let started = gateway.wait_for_line("\"listening\"");
         let line: serde_json::Value = serde_json::from_str(&started).expect("a log line is JSON");
-        let address_in = |field: &str| line[field].as_str().expect(field).parse().expect("an address");
+        let address_in =
+            |field: &str| line[field].as_str().expect(field).parse().expect("an address");
         gateway.address = address_in("address");
         gateway.admin = address_in("admin");
         gateway
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Its URL for `path`, over plain HTTP.
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
     /// Where its metrics are.
-    pub fn admin(&self) -> SocketAddr {
+    pub(crate) fn admin(&self) -> SocketAddr {
         self.admin
     }
 
     /// What it has logged so far.
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         self.log.lock().expect("nobody panics with the log").clone()
     }
 
     /// Waits for a log line that contains `part`, and returns it.
-    pub fn wait_for_line(&mut self, part: &str) -> String {
+    pub(crate) fn wait_for_line(&mut self, part: &str) -> String {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(line) = self.log().into_iter().find(|line| line.contains(part)) {
                 return line;
             }
             if let Some(status) = self.child.try_wait().expect("the child can be asked") {
-                panic!("the gateway ended with {status} before it logged {part}:\n{}", self.log().join("\n"));
+                panic!(
+                    "the gateway ended with {status} before it logged {part}:\n{}",
+                    self.log().join("\n")
+                );
             }
             assert!(Instant::now() < until, "no line with {part} in\n{}", self.log().join("\n"));
             std::thread::sleep(Duration::from_millis(5));
@@ -100,19 +104,22 @@ impl Gateway {
     }
 
     /// Sends `signal` (a name, as `kill` takes it).
-    pub fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()).status();
+    pub(crate) fn signal(&self, signal: &str) {
+        let sent = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(self.child.id().to_string())
+            .status();
         assert!(sent.expect("kill runs").success(), "the signal {signal} was not sent");
     }
 
     /// SIGKILL, and waits until it is gone.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
     }
 
     /// Waits for its end.
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("the child can be asked") {

@@ -1,11 +1,9 @@
 //! Real parts for the tests: backends, senders, Redis servers, gateways.
 
 pub(crate) mod backend;
-pub(crate) mod redis;
-pub(crate) mod process;
-pub(crate) mod store;
-pub(crate) mod gateway;
-pub(crate) mod sender;
 pub(crate) mod dial;
-
-
+pub(crate) mod gateway;
+pub(crate) mod process;
+pub(crate) mod redis;
+pub(crate) mod sender;
+pub(crate) mod store;

@@ -69,7 +69,9 @@ impl Sender {
     /// Posts to `url`; over TLS it trusts any certificate and speaks HTTP/2 where that is offered.
     pub(crate) fn to(url: &str) -> Self {
         let target = url.parse().unwrap();
-        Self { client: Client::new(target, &Trust::Anything, Protocol::Negotiated, PATIENCE).unwrap() }
+        Self {
+            client: Client::new(target, &Trust::Anything, Protocol::Negotiated, PATIENCE).unwrap(),
+        }
     }
 
     /// Posts one copy, once.
