@@ -108,7 +108,8 @@ fn told(case: &Path) -> String {
                 case.display(),
                 show(&config)
             );
-            config.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n") + "valid"
+            let warnings = config.warnings.iter().map(ToString::to_string);
+            warnings.chain(["valid".to_owned()]).collect::<Vec<_>>().join("\n")
         }
         Err(error) => error.to_string(),
     };
@@ -152,13 +153,8 @@ impl Machine {
             write(&machine.path(name), SECRET, 0o600);
         }
         write(&machine.path("keys.yaml"), &format!("APIexample: {SECRET}\n"), 0o600);
-        {
-            let (name, from) = ("livekit.yaml", "fleet");
-            let text =
-                fs::read_to_string(folder("config/livekit").join(from).with_extension("yaml"))
-                    .unwrap();
-            write(&machine.path(name), &machine.moved(&text), 0o600);
-        }
+        let text = fs::read_to_string(folder("config/livekit/fleet.yaml")).unwrap();
+        write(&machine.path("livekit.yaml"), &machine.moved(&text), 0o600);
         machine
     }
 
@@ -260,15 +256,18 @@ fn keys(header: &str, table: &toml::Table, into: &mut BTreeMap<(String, String),
     let named = header.trim_matches(['[', ']']);
     for (name, value) in table {
         let path = if named.is_empty() { name.clone() } else { format!("{named}.{name}") };
-        match value {
-            _ if named.ends_with("keys") => {}
-            toml::Value::Table(inner) => keys(&format!("[{path}]"), inner, into),
-            toml::Value::Array(elements) if elements.first().is_some_and(toml::Value::is_table) => {
-                for element in elements {
-                    keys(&format!("[[{path}]]"), element.as_table().unwrap(), into);
-                }
+        let tables =
+            value.as_array().filter(|elements| elements.first().is_some_and(toml::Value::is_table));
+        if named.ends_with("keys") {
+            // The operator's own.
+        } else if let Some(inner) = value.as_table() {
+            keys(&format!("[{path}]"), inner, into);
+        } else if let Some(elements) = tables {
+            for element in elements {
+                keys(&format!("[[{path}]]"), element.as_table().unwrap(), into);
             }
-            value => drop(into.insert((header.to_owned(), name.clone()), value.clone())),
+        } else {
+            into.insert((header.to_owned(), name.clone()), value.clone());
         }
     }
 }
@@ -461,8 +460,9 @@ fn secrets_come_from_files_that_variables_name() {
 }
 
 #[test]
-fn dev_needs_nothing_and_yields_to_everything() {
-    let dev = Overrides { dev: true, ..Overrides::default() };
+fn dev_needs_a_backend_alone_and_yields_to_everything() {
+    let backend = Some("http://127.0.0.1:8080".to_owned());
+    let dev = Overrides { dev: true, backend, ..Overrides::default() };
     let config = valid(load(&Sources { overrides: dev.clone(), ..Sources::default() }));
     let keys: Vec<_> =
         config.keys().map(|(tenant, api_key, _)| (tenant.to_string(), api_key)).collect();
