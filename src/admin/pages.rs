@@ -32,7 +32,7 @@ async fn livez() -> Response {
 
 /// What `/readyz` says.
 #[derive(Serialize)]
-struct Ready {
+struct Answer {
     ready: bool,
     stage: &'static str,
     /// Why not, or what else should be known.
@@ -59,7 +59,7 @@ async fn readyz(Of(state): Of<State>) -> Response {
     }
     if let Some(outage) = health.outage {
         reasons.push(format!(
-            "the {} store has been out for {} s; claim.on_store_error decides meanwhile",
+            "the {} store has been out for {} s; on_store_error decides meanwhile",
             health.kind,
             outage.as_secs()
         ));
@@ -71,7 +71,7 @@ async fn readyz(Of(state): Of<State>) -> Response {
     };
     let ready = stage == Stage::Ready;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    match serde_json::to_string(&Ready { ready, stage: stage.label(), reasons, store }) {
+    match serde_json::to_string(&Answer { ready, stage: stage.label(), reasons, store }) {
         Ok(body) => page(status, JSON, body + "\n"),
         Err(error) => unwritable(&error),
     }

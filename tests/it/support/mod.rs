@@ -1,1 +1,3 @@
 //! Real parts for the tests: backends, senders, Redis servers, gateways.
+
+pub(crate) mod dial;
