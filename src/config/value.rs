@@ -329,7 +329,9 @@ impl Value for ServerName {
     fn parse(text: &str) -> Result<Self, Fault> {
         match rustls::pki_types::ServerName::try_from(text) {
             Ok(_) => Ok(Self(text.to_owned())),
-            Err(_) => Err(Fault::new(format!("expected a host name or an address, found {text:?}"))),
+            Err(_) => {
+                Err(Fault::new(format!("expected a host name or an address, found {text:?}")))
+            }
         }
     }
 
