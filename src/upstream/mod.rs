@@ -66,6 +66,11 @@ impl Upstream {
     pub fn via(&self) -> &str {
         self.rules.via()
     }
+
+    /// How many connections are in use, those included that rest for a moment after an answer.
+    pub fn busy(&self) -> usize {
+        self.pool.busy()
+    }
 }
 
 /// A verified event, on its way to the backend.

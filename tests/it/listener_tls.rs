@@ -125,7 +125,7 @@ fn what_is_wrong_with_a_file_is_said_with_its_name_and_a_hint() {
 
 #[test]
 fn a_certificate_tells_when_it_expires() {
-    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const DAY: Duration = Duration::from_hours(24);
     let into = TempDir::new().unwrap();
     let mut made = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     made.not_before = rcgen::date_time_ymd(1970, 2, 1);

@@ -26,7 +26,7 @@ fn busy() -> Arc<Metrics> {
     metrics.refused(&route, "bad_signature");
     metrics.forwarded(&route, Outcome::Delivered(204), Duration::from_millis(12));
     metrics.forwarded(&route, Outcome::Ambiguous, Duration::from_secs(9));
-    let window = Duration::from_mins(60);
+    let window = Duration::from_hours(1);
     let settle = Operation::Settle { verdict: Verdict::Delivered(204), digest: Digest(1), window };
     metrics.store_operation(settle, Ok(Reply::AlreadySettled), Duration::from_micros(90));
     metrics.store_operation(settle, Err("timeout"), Duration::from_millis(250));
@@ -47,7 +47,7 @@ fn busy() -> Arc<Metrics> {
     metrics.connection_ended(ConnectionEnd::Closed);
     metrics.service_panicked();
     metrics
-        .certificate("hooks.example.com", UnixTime::from_epoch(Duration::from_secs(1_800_000_000)));
+        .certificate("hooks.example.com", UnixTime::from_epoch(Duration::from_secs(1_800_000_001)));
     metrics
 }
 
@@ -66,12 +66,12 @@ fn parse(text: &str) -> Vec<Sample> {
             let (name, help) = rest.split_once(' ').expect("a help text");
             assert!(seen.insert(name.to_owned()), "{name} is described twice");
             assert!(help.ends_with('.') && !help.ends_with(".."), "{line}");
-            family = name.to_owned();
+            name.clone_into(&mut family);
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, of) = rest.split_once(' ').expect("a type");
             assert_eq!(name, family);
             assert!(["counter", "gauge", "histogram", "info"].contains(&of), "{line}");
-            kind = of.to_owned();
+            of.clone_into(&mut kind);
         } else if let Some(rest) = line.strip_prefix("# UNIT ") {
             let (name, unit) = rest.split_once(' ').expect("a unit");
             assert_eq!(name, family);
