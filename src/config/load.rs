@@ -25,10 +25,12 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What `--dev` says, where nobody else says anything. The key of `--dev` is in `checks`: it counts only if there is no
 /// other.
-const DEV: [(&str, &str); 5] = [
+const DEV: [(&str, &str); 6] = [
     ("listen.address", "127.0.0.1:8443"),
     ("tls.enabled", "false"),
     ("tls.self_signed", "true"),
+    // Where `oncehook listen` is, unless it is told otherwise.
+    ("upstream.backend", "http://127.0.0.1:8080/webhook"),
     ("log.format", "text"),
     ("shutdown.drain_delay", "0s"),
 ];

@@ -10,6 +10,8 @@ use oncehook::config::{
     self, Config, LoadError, Overrides, Relay, Sources, StoreKind, Tls, check_fragment, load,
     schema, show,
 };
+use proptest::prelude::{Strategy, any, prop};
+use proptest::sample::Index;
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 
@@ -460,9 +462,8 @@ fn secrets_come_from_files_that_variables_name() {
 }
 
 #[test]
-fn dev_needs_a_backend_alone_and_yields_to_everything() {
-    let backend = Some("http://127.0.0.1:8080".to_owned());
-    let dev = Overrides { dev: true, backend, ..Overrides::default() };
+fn dev_needs_nothing_and_yields_to_everything() {
+    let dev = Overrides { dev: true, ..Overrides::default() };
     let config = valid(load(&Sources { overrides: dev.clone(), ..Sources::default() }));
     let keys: Vec<_> =
         config.keys().map(|(tenant, api_key, _)| (tenant.to_string(), api_key)).collect();
@@ -571,4 +572,40 @@ fn the_check_command_ends_as_sysexits_says_and_prints_data_only_if_asked() {
     assert!(told.ends_with(&format!("configuration {name} is not valid\n")), "{told}");
     assert_eq!(check(&["--config", "/nowhere/oncehook.toml"]).status.code(), Some(66));
     assert_eq!(check(&[]).status.code(), Some(78));
+}
+
+/// Every shipped and every wrong file, with a piece cut out and another put in.
+fn damaged() -> impl Strategy<Value = String> {
+    let mut texts: Vec<String> = ["config", "tests/data/config"]
+        .iter()
+        .flat_map(|name| files(&folder(name), "toml"))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    texts.push(uncommented(&texts[1]));
+    let pieces = [
+        "", "=", "\"", "'", "[", "]]", "{", "}", "\n", "\t", "\0", "ä", "🦀", "1e9", "@", ".",
+        "\"\"\"", "\r\n", "#", ",",
+    ];
+    let cut = (any::<Index>(), 0..40_usize, prop::sample::select(pieces.to_vec()));
+    (prop::sample::select(texts), prop::collection::vec(cut, 1..4)).prop_map(|(text, cuts)| {
+        cuts.into_iter().fold(text, |text, (at, length, piece)| {
+            let mut characters: Vec<char> = text.chars().collect();
+            let start = at.index(characters.len() + 1);
+            let end = (start + length).min(characters.len());
+            drop(characters.splice(start..end, piece.chars()));
+            characters.into_iter().collect()
+        })
+    })
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn no_text_makes_it_panic(text in damaged()) {
+        if let Err(problems) = check_fragment("damaged.toml", &text) {
+            let told = problems.to_string();
+            proptest::prop_assert!(told.contains("damaged.toml"), "{told}");
+        }
+    }
 }

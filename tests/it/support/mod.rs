@@ -7,6 +7,3 @@ pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod sender;
 pub(crate) mod store;
-pub(crate) mod dial;
-
-
