@@ -18,7 +18,7 @@ impl FromStr for HostPort {
     type Err = Fault;
 
     fn from_str(text: &str) -> Result<Self, Fault> {
-        let fault = |found| {
+        let fault = |found: &str| {
             Fault::new(format!("expected a host and a port, found {found}"))
                 .hint("write it as \"redis-1.internal:6379\" or \"[::1]:6379\"")
         };
@@ -60,7 +60,21 @@ mod tests {
         for text in ["a:1", "redis-1.internal:26379", "10.0.0.1:6379", "[::1]:6379"] {
             assert_eq!(text.parse::<HostPort>().map(|at| at.to_string()), Ok(text.to_owned()));
         }
-        for wrong in ["", "a", "a:", ":1", "a:0", "a:65536", "::1", "::1:6379", "[a:1", "[a]:1", "redis://a:1", "u@a:1", "a b:1"] {
+        for wrong in [
+            "",
+            "a",
+            "a:",
+            ":1",
+            "a:0",
+            "a:65536",
+            "::1",
+            "::1:6379",
+            "[a:1",
+            "[a]:1",
+            "redis://a:1",
+            "u@a:1",
+            "a b:1",
+        ] {
             assert!(wrong.parse::<HostPort>().is_err(), "{wrong}");
         }
     }

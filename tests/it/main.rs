@@ -7,6 +7,9 @@
     clippy::as_conversions,
     clippy::disallowed_methods,
     clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::excessive_nesting,
+    clippy::wildcard_enum_match_arm,
     reason = "a test that meets what it did not expect should stop and say so"
 )]
 
@@ -16,18 +19,23 @@ mod claim_fleet;
 mod claim_fleet_effects;
 mod claim_model;
 mod claim_protocol;
+mod claim_random;
 mod claim_sim;
 mod claim_world;
 mod cli;
+mod config;
 mod gateway;
 mod listener;
 mod listener_limits;
 mod listener_tls;
 mod relay;
 mod store;
+mod store_cluster;
+mod store_errors;
 mod store_faults;
 mod store_memory;
 mod store_redis;
+mod store_sentinel;
 mod support;
 mod telemetry;
 mod upstream;

@@ -205,7 +205,11 @@ impl Cluster {
         }
         if refreshed.is_some_and(|at| clock::monotonic().since(at) < REFRESH_PAUSE) {
             let just_now = "no node could say just now who serves which slots";
-            return if has_map { Ok(()) } else { Err(StoreError::Unavailable(just_now.to_owned())) };
+            return if has_map {
+                Ok(())
+            } else {
+                Err(StoreError::Unavailable(just_now.to_owned()))
+            };
         }
         // Before the question: a doubt that arises meanwhile must stand.
         self.is_stale.store(false, Ordering::Relaxed);

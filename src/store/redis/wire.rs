@@ -78,9 +78,9 @@ impl Wire {
         current: &OnceCell<Link>,
         command: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
     ) -> Result<(T, Link), StoreError> {
-        // Of everybody who waits: the cell lets one after the other try.
-        // The clone keeps the connection's task alive until the answer is there, even if others replace it meanwhile.
+        // The limit is each one's own: the cell lets those who wait try one after the other.
         let limit = self.connect_limit();
+        // The clone keeps the connection's task alive until the answer is there, even if others replace it meanwhile.
         let mut link = within(limit, current.get_or_try_init(|| self.connect())).await?.clone();
         let answer = timeout(self.patience.operation, command(link.connection()))
             .await
