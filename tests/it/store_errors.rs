@@ -117,6 +117,8 @@ async fn busy_a_server_that_runs_somebody_else_s_script() {
     says(&redis, "BUSY").await;
     let mut killed = ::redis::Client::open(server.url()).unwrap().get_connection().unwrap();
     let _: String = ::redis::cmd("SCRIPT").arg("KILL").query(&mut killed).unwrap();
+    until("the script has ended", async || redis.execute(key(2), owner(1), CLAIM).await.is_ok())
+        .await;
     works(&redis, "BUSY").await;
 }
 

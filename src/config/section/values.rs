@@ -102,7 +102,7 @@ impl<'a> Section<'_, 'a> {
                 }
             }
         }
-        self.record(name, array_text(&values), origin, Reveal::Value);
+        self.record(name, array_text(&values), origin, revealed);
         Some(values)
     }
 
