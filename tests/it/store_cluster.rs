@@ -162,6 +162,14 @@ async fn a_killed_node_is_replaced_by_its_replica_and_the_others_notice_nothing(
         assert_eq!(store.execute(key(number), owner(1), CLAIM).await.unwrap(), WON);
     }
     assert!(calls(&cluster, "wait").await > 0);
+    let Store::Redis(redis) = &*store else { unreachable!() };
+    let slot = cluster.slot(&redis.name(key(EVENTS))).await;
+    let from = cluster.serving(slot).await;
+    let to = (from + 1) % 3;
+    cluster.open(slot, from, to).await;
+    let won = store.execute(key(EVENTS), owner(1), CLAIM).await.unwrap();
+    assert_eq!(won, WON, "where the slot goes, replicas are waited for too");
+    cluster.close(slot, from, to).await;
     cluster.nodes[0].kill();
     let began = clock::monotonic();
     let (mut failed, mut refused_at_once) = (0, 0);
