@@ -314,7 +314,8 @@ impl<'r, 'a> Section<'r, 'a> {
             return Some(path);
         }
         let place = self.reader.place_of(&origin, Reveal::Value);
-        self.reader.judged(&place, load::inspect(&path, sensitivity)).map(|()| path)
+        let key = self.path(name);
+        self.reader.judged(&key, &place, (&path, sensitivity)).map(|()| path)
     }
 
     /// The same for a key that must be.
@@ -351,7 +352,7 @@ impl<'r, 'a> Section<'r, 'a> {
                 if weaker.is_some() {
                     self.reader.forget(&self.path(name));
                 }
-                self.secret_from(&path, &origin).map(|secret| (secret, origin))
+                self.secret_from(name_file, &path, &origin).map(|secret| (secret, origin))
             }
             (None, None) => None,
         }
@@ -368,6 +369,7 @@ impl<'r, 'a> Section<'r, 'a> {
         match text {
             Ok(text) => {
                 self.record(name, REDACTED.to_owned(), origin.clone(), Reveal::Key);
+                self.reader.secret(self.path(name), &text);
                 Some((SecretString::from(text), origin))
             }
             Err(fault) => {
@@ -378,12 +380,18 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     /// Reads a secret's file, unless files are not looked at.
-    pub(super) fn secret_from(&mut self, path: &Path, origin: &Origin) -> Option<SecretString> {
+    pub(super) fn secret_from(
+        &mut self,
+        name: &str,
+        path: &Path,
+        origin: &Origin,
+    ) -> Option<SecretString> {
         if *self.reader.files() == Files::Skip {
             return None;
         }
         let place = self.reader.place_of(origin, Reveal::Value);
-        self.reader.judged(&place, load::inspect(path, Sensitivity::Secret))?;
+        let key = self.path(name);
+        self.reader.judged(&key, &place, (path, Sensitivity::Secret))?;
         load::secret(path).map_err(|fault| self.reader.error(place, fault)).ok()
     }
 
