@@ -145,11 +145,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let listener = Listener::bind(rooms::listener(&config, tls.as_ref()), Arc::clone(&metrics))?;
     let (address, control) = (listener.local_address(), listener.control());
     let readiness = Arc::new(Readiness::new());
-    let ledger = Arc::new(Ledger::new(
-        Arc::clone(&readiness),
-        Arc::clone(&dispatch),
-        Arc::clone(&metrics),
-    ));
+    let ledger =
+        Arc::new(Ledger::new(Arc::clone(&readiness), Arc::clone(&dispatch), Arc::clone(&metrics)));
     let admin = bind_admin(&config, &metrics, &ledger)?;
     let admin_address = admin.local_address();
 

@@ -74,12 +74,8 @@ impl Plan {
         let tls_waits = speaks_tls(started) != speaks_tls(new);
         let waits = |change: &Change| {
             let key = change.key();
-            let named = |name: &&str| {
-                if name.ends_with('.') { key.starts_with(*name) } else { key == *name }
-            };
             (tls_waits && key.starts_with("tls."))
-                || (RESTART.iter().any(|name| named(&name))
-                    && !NO_RESTART.iter().any(|name| named(&name)))
+                || (is_among(key, &RESTART) && !is_among(key, &NO_RESTART))
         };
         let (waiting_now, applied): (BTreeSet<_>, BTreeSet<_>) =
             current.changes(new).into_iter().partition(waits);
@@ -90,6 +86,11 @@ impl Plan {
     fn certificates(&self) -> bool {
         self.applied.iter().any(|change| change.key().starts_with("tls."))
     }
+}
+
+fn is_among(key: &str, names: &[&str]) -> bool {
+    let is = |name: &&str| key == *name || (name.ends_with('.') && key.starts_with(*name));
+    names.iter().any(is)
 }
 
 const fn speaks_tls(config: &Config) -> bool {

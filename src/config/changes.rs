@@ -57,10 +57,7 @@ impl Config {
     }
 
     fn shown(&self) -> BTreeMap<String, String> {
-        self.settings
-            .iter()
-            .map(|setting| (setting.path.clone(), setting.value.clone()))
-            .collect()
+        self.settings.iter().map(|setting| (setting.path.clone(), setting.value.clone())).collect()
     }
 }
 

@@ -118,8 +118,7 @@ pub fn load(sources: &Sources) -> Result<Config, LoadError> {
 
 /// The same, and the files that say what the result is: it changes only if one of them does.
 pub fn load_watched(sources: &Sources) -> (Result<Config, LoadError>, Vec<InputFile>) {
-    let mut inputs: Vec<_> =
-        sources.file.iter().map(|file| InputFile::look("", file)).collect();
+    let mut inputs: Vec<_> = sources.file.iter().map(|file| InputFile::look("", file)).collect();
     let result = read_all(sources, &mut inputs);
     (result, inputs)
 }

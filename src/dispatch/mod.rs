@@ -163,7 +163,10 @@ impl Dispatch {
             Boarded::Lead(lead) => self.lead(copy, lead).await,
             Boarded::Follow(follow) => {
                 let led = follow.concluded().await;
-                led.map_or_else(|| self.try_again(), |led| Concluded { collapsed: true, attempt: 0, ..led })
+                led.map_or_else(
+                    || self.try_again(),
+                    |led| Concluded { collapsed: true, attempt: 0, ..led },
+                )
             }
             Boarded::Full => self.try_again(),
         }

@@ -47,8 +47,9 @@ impl Shelf {
         bytes: usize,
     ) -> Result<(), Rejection> {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).map_err(|_| Rejection::Crowded)?;
-        let more =
-            Arc::clone(&self.places).try_acquire_many_owned(units).map_err(|_| Rejection::Crowded)?;
+        let more = Arc::clone(&self.places)
+            .try_acquire_many_owned(units)
+            .map_err(|_| Rejection::Crowded)?;
         match place {
             Some(place) => place.merge(more),
             None => *place = Some(more),

@@ -186,7 +186,11 @@ fn pair(root: &mut Section<'_, '_>, tenant: &mut RawTenant) {
         (Some(secret), None) => Some(SecretString::from(secret)),
         (None, Some(file)) => {
             let origin = Origin::Variable("LIVEKIT_API_SECRET_FILE".to_owned());
-            let Some(secret) = root.secret_from("LIVEKIT_API_SECRET_FILE", &PathBuf::from(file), &origin) else { return };
+            let Some(secret) =
+                root.secret_from("LIVEKIT_API_SECRET_FILE", &PathBuf::from(file), &origin)
+            else {
+                return;
+            };
             Some(secret)
         }
         (None, None) => None,
