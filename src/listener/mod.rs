@@ -119,6 +119,7 @@ pub struct BindError {
 }
 
 /// A bound socket: connections queue in the kernel until [`Listener::serve`] takes them.
+#[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
     local_address: SocketAddr,
@@ -126,7 +127,7 @@ pub struct Listener {
 }
 
 /// Changes what a listener is held to while it serves.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Control {
     shared: Arc<ArcSwap<Shared>>,
     places: Arc<Places>,
