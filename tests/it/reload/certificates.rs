@@ -44,13 +44,13 @@ async fn new_handshakes_get_the_new_certificate_and_old_connections_go_on() {
     // No event is needed for a key that does not belong to it to be noticed, and nothing comes of it.
     std::fs::write(folder.path().join("tls.crt"), &new).unwrap();
     gateway.signal("HUP");
-    reloaded(&gateway, "rejected", 1.0).await;
+    reloaded(&gateway, "rejected", 1).await;
     let error = status(&gateway).await["reload"]["error"].to_string();
     assert!(error.contains("is not that of the first certificate"), "{error}");
     shake(&old).await.unwrap();
 
     write(folder.path(), &new, &new_key);
-    reloaded(&gateway, "applied", 1.0).await;
+    reloaded(&gateway, "applied", 1).await;
     let mut after = shake(&new).await.unwrap();
     assert!(exchange(&mut after, GET).await.starts_with("HTTP/1.1 404"));
     assert!(shake(&old).await.is_err());

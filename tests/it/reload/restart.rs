@@ -25,7 +25,7 @@ async fn another_address_or_store_waits_for_a_restart_and_the_rest_does_not() {
         .replace("tls.enabled = false", "tls.self_signed = true");
     replace(gateway.file(), &text);
     gateway.signal("HUP");
-    reloaded(&gateway, "applied", 1.0).await;
+    reloaded(&gateway, "applied", 1).await;
 
     let sender = Sender::to(&gateway.url("/webhook"));
     assert_eq!(sender.post(&by_other(1)).await.word, "forwarded", "the key holds");
@@ -43,7 +43,7 @@ async fn another_address_or_store_waits_for_a_restart_and_the_rest_does_not() {
     // Taken back, nothing waits any more.
     replace(gateway.file(), &before);
     gateway.signal("HUP");
-    reloaded(&gateway, "applied", 2.0).await;
+    reloaded(&gateway, "applied", 2).await;
     assert_eq!(status(&gateway).await["restart_needed"], serde_json::json!([]));
     assert_eq!(sender.post(&by_other(1)).await.status, 401);
 }
@@ -62,7 +62,7 @@ async fn terms_that_do_not_fit_the_store_of_this_process_are_rejected() {
     // Right in itself; but the operations of this process would still take 800 ms.
     replace(gateway.file(), &lines("250ms", "500ms"));
     gateway.signal("HUP");
-    reloaded(&gateway, "rejected", 1.0).await;
+    reloaded(&gateway, "rejected", 1).await;
     let told = status(&gateway).await;
     let error = told["reload"]["error"].as_str().unwrap();
     assert!(error.contains("`claim.guard` (500 ms) must be more than"), "{error}");
@@ -78,7 +78,7 @@ async fn fewer_connections_are_allowed_from_then_on_and_none_is_closed() {
     let limits = ["limits.connections_max = 1", "limits.connections_per_source_max = 1"];
     replace(gateway.file(), &configuration(&backend, &limits, &["/webhook"]));
     gateway.signal("HUP");
-    reloaded(&gateway, "applied", 1.0).await;
+    reloaded(&gateway, "applied", 1).await;
     let third = Sender::to(&gateway.url("/webhook"));
     assert!(third.try_post(&event(EventKind::EgressEnded, 2, "EV_1")).await.is_err());
     let told = sender.post(&event(EventKind::EgressEnded, 2, "EV_1")).await;

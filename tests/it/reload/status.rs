@@ -37,7 +37,7 @@ async fn status_tells_whether_a_gateway_is_ready_and_how_it_fares() {
     }
     replace(gateway.file(), "claim.lease = 1\n");
     gateway.signal("HUP");
-    reloaded(&gateway, "rejected", 1.0).await;
+    reloaded(&gateway, "rejected", 1).await;
     let (code, text, _) = output(&["status", "--admin", &admin]);
     assert_eq!(code, 0, "it still serves");
     assert!(text.contains("reload    REJECTED at 20"), "{text}");
