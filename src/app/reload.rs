@@ -19,7 +19,7 @@ use super::{Running, StartError, announce, rooms, watch};
 /// What only a restart changes: keys, and sections with their dot.
 const RESTART: [&str; 5] = ["listen.address", "tls.enabled", "admin.", "store.", "log."];
 /// What of these sections does not need one.
-const NO_RESTART: [&str; 2] = ["store.on_store_error", "store.local_after"];
+const NO_RESTART: [&str; 2] = ["store.on_store_error", "store.on_store_error_after"];
 
 /// What came of a reload that was not rejected. Names of keys, never values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -183,4 +183,22 @@ impl Running {
 
 fn names(changes: &BTreeSet<Change>) -> Vec<String> {
     changes.iter().map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_and_sections_that_need_a_restart_or_none_are_in_the_schema() {
+        let schema: Vec<String> = crate::config::schema()
+            .into_iter()
+            .map(|key| format!("{}.{}", key.section.trim_matches(['[', ']']), key.name))
+            .collect();
+        for name in RESTART.iter().chain(&NO_RESTART) {
+            assert!(schema.iter().any(|key| is_among(key, &[name])), "{name} is no key");
+        }
+        let at_once = |key: &&String| key.starts_with("store.") && is_among(key, &NO_RESTART);
+        assert_eq!(schema.iter().filter(at_once).count(), 2);
+    }
 }

@@ -106,12 +106,15 @@ fn is_news(kind: EventKind) -> bool {
     !matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
 
-/// The folder in which a file is named, and the one in which it is found behind its links.
-fn folders(path: &Path) -> impl Iterator<Item = PathBuf> {
-    let named = path
-        .parent()
-        .map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+/// The folders in which something happens when a file changes: where it is named, where it is found, and where the links
+/// on the way stand. What is behind a link to a link is found by [`LOOK`].
+fn folders(path: &Path) -> BTreeSet<PathBuf> {
+    let named = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let links = named.ancestors().filter(|part| part.is_symlink()).filter_map(Path::parent);
     let found = std::fs::canonicalize(path).ok();
-    let found = found.as_deref().and_then(Path::parent).map(Path::to_path_buf);
-    named.and_then(|folder| std::fs::canonicalize(folder).ok()).into_iter().chain(found)
+    links
+        .chain(named.parent())
+        .filter_map(|folder| std::fs::canonicalize(folder).ok())
+        .chain(found.as_deref().and_then(Path::parent).map(Path::to_path_buf))
+        .collect()
 }

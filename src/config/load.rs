@@ -141,13 +141,11 @@ fn read_all(sources: &Sources, inputs: &mut Vec<InputFile>) -> Result<Config, Lo
     let Finished { problems, settings, inputs: named, secrets, .. } = reader.finish();
     inputs.extend(named);
     let (errors, warnings) = problems.into_iter().partition::<Vec<_>, _>(Problem::is_error);
-    match Problems::new(errors) {
-        Some(errors) => Err(LoadError::Invalid(errors)),
-        None => {
-            let (warnings, inputs) = (problem::ordered(warnings), inputs.clone());
-            Ok(Config { settings, warnings, inputs, secrets, ..config })
-        }
+    if let Some(errors) = Problems::new(errors) {
+        return Err(LoadError::Invalid(errors));
     }
+    let (warnings, inputs) = (problem::ordered(warnings), inputs.clone());
+    Ok(Config { warnings, settings, inputs, secrets, ..config })
 }
 
 /// Checks a part of a configuration file, such as an example in a page: keys, types and values, but not whether it is

@@ -108,3 +108,23 @@ async fn a_volume_of_kubernetes_takes_effect_each_time_it_is_swapped() {
     assert_eq!(reloads(&gateway, "applied").await, 6);
     assert_eq!(reloads(&gateway, "rejected").await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_a_link_is_followed_when_it_is_turned() {
+    let root = tempfile::TempDir::new().unwrap();
+    let backend = Backend::always(Action::status(200));
+    let release = |version: &str, lines: &[&str]| {
+        std::fs::create_dir(root.path().join(version)).unwrap();
+        let file = root.path().join(version).join("oncehook.toml");
+        std::fs::write(file, configuration(&backend, lines, &["/webhook"])).unwrap();
+        symlink(version, root.path().join("next")).unwrap();
+        std::fs::rename(root.path().join("next"), root.path().join("current")).unwrap();
+    };
+    release("v1", &[]);
+    let gateway = Gateway::start_from(&root.path().join("current/oncehook.toml"));
+    let sender = Sender::to(&gateway.url("/webhook"));
+    assert_eq!(sender.post(&by_other(1)).await.status, 401);
+    release("v2", &[&other_key()]);
+    reloaded(&gateway, "applied", 1).await;
+    assert_eq!(sender.post(&by_other(1)).await.word, "forwarded");
+}
