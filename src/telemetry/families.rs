@@ -48,6 +48,10 @@ pub(super) struct Stores {
     pub(super) memory_records: Gauge,
     pub(super) memory_bytes: Gauge,
     pub(super) memory_evicted: Counter,
+    pub(super) disk_records: Gauge,
+    pub(super) disk_bytes: Gauge,
+    pub(super) disk_evicted: Counter,
+    pub(super) disk_set_aside: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -134,7 +138,7 @@ impl Webhooks {
 impl Stores {
     pub(super) fn registered(into: &mut Registry) -> Self {
         let new = Self::default();
-        let Self { operations, degraded, memory_records, memory_bytes, memory_evicted } = &new;
+        let Self { operations, degraded, memory_records, memory_bytes, memory_evicted, .. } = &new;
         into.register("store_operations", "Operations, by what came of them", operations.clone());
         into.register("store_degraded", "1 while the store cannot be asked", degraded.clone());
         into.register(
@@ -149,7 +153,27 @@ impl Stores {
             "Records that went before their window ended",
             memory_evicted.clone(),
         );
+        new.register_disk(into);
         new
+    }
+}
+
+impl Stores {
+    fn register_disk(&self, into: &mut Registry) {
+        let Self { disk_records, disk_bytes, disk_evicted, disk_set_aside, .. } = self;
+        into.register("store_disk_records", "Records in the store's file", disk_records.clone());
+        let help = "How large the store's file is";
+        into.register_with_unit("store_disk", help, Unit::Bytes, disk_bytes.clone());
+        into.register(
+            "store_disk_evicted",
+            "Records of the file that went before their window ended",
+            disk_evicted.clone(),
+        );
+        into.register(
+            "store_disk_files_set_aside",
+            "Files that were found damaged; the store went on with a new one",
+            disk_set_aside.clone(),
+        );
     }
 }
 

@@ -150,6 +150,14 @@ impl Metrics {
         self.store.memory_evicted.inner().store(evicted, Ordering::Relaxed);
     }
 
+    /// What the store's file holds and how large it is; `evicted` and `set_aside` since the start.
+    pub fn store_disk(&self, records: u64, file_bytes: u64, evicted: u64, set_aside: u64) {
+        self.store.disk_records.set(gauge(records));
+        self.store.disk_bytes.set(gauge(file_bytes));
+        self.store.disk_evicted.inner().store(evicted, Ordering::Relaxed);
+        self.store.disk_set_aside.inner().store(set_aside, Ordering::Relaxed);
+    }
+
     /// How a key was found; `basis` is the `label()` of `webhook::key::Basis`.
     pub fn identified(&self, basis: &'static str) {
         self.webhooks.basis.get_or_create(&labels::Basis { basis }).inc();

@@ -28,6 +28,7 @@ mod listener_limits;
 mod listener_tls;
 mod relay;
 mod store;
+mod store_disk;
 mod store_faults;
 mod store_memory;
 mod store_redis;
