@@ -296,7 +296,7 @@ fn watch_beside(
     let (watched, metrics, stopping) = (Arc::clone(dispatch), Arc::clone(metrics), end.clone());
     beside.spawn(async move {
         tokio::select! {
-            never = watch::store(&watched.stores().shared, &metrics) => match never {},
+            never = watch::store(&watched, &metrics) => match never {},
             () = stopping.cancelled() => {}
         }
     });

@@ -1,5 +1,7 @@
 //! The families that [`super::metrics`] counts in: their names and help texts. Names are in base units.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -29,7 +31,6 @@ pub(super) struct Webhooks {
     pub(super) fenced: Counter,
     pub(super) key_conflicts: Counter,
     pub(super) would_collapse: Counter,
-    pub(super) unfinished_dropped: Counter,
     pub(super) panics: Counter,
     pub(super) in_flight: Gauge,
     pub(super) relayed: Family<labels::Relay, Counter>,
@@ -45,6 +46,10 @@ pub(super) struct Durations {
 pub(super) struct Stores {
     pub(super) operations: Family<labels::Store, Counter>,
     pub(super) degraded: Gauge,
+    pub(super) degraded_seconds: Counter<f64, AtomicU64>,
+    pub(super) unfinished: Gauge,
+    pub(super) written_back: Family<labels::Store, Counter>,
+    pub(super) unfinished_dropped: Family<labels::StoreTime, Counter>,
     pub(super) memory_records: Gauge,
     pub(super) memory_bytes: Gauge,
     pub(super) memory_evicted: Counter,
@@ -80,15 +85,7 @@ impl Webhooks {
             fenced,
             ..
         } = &new;
-        let Self {
-            key_conflicts,
-            would_collapse,
-            unfinished_dropped,
-            panics,
-            in_flight,
-            relayed,
-            ..
-        } = &new;
+        let Self { key_conflicts, would_collapse, panics, in_flight, relayed, .. } = &new;
         into.register("webhooks_received", "Copies that arrived", received.clone());
         into.register(
             "webhooks_answered",
@@ -123,11 +120,6 @@ impl Webhooks {
             "Forwarded in shadow mode only",
             would_collapse.clone(),
         );
-        into.register(
-            "unfinished_dropped",
-            "Settles and releases no store ever took",
-            unfinished_dropped.clone(),
-        );
         into.register("exchange_panics", "Exchanges that ended in a panic", panics.clone());
         into.register("in_flight", "Copies being worked on", in_flight.clone());
         into.register("relay_requests", "Requests relayed untouched", relayed.clone());
@@ -153,12 +145,37 @@ impl Stores {
             "Records that went before their window ended",
             memory_evicted.clone(),
         );
+        new.register_unfinished(into);
         new.register_disk(into);
         new
     }
 }
 
 impl Stores {
+    fn register_unfinished(&self, into: &mut Registry) {
+        let Self { degraded_seconds, unfinished, written_back, unfinished_dropped, .. } = self;
+        let help = "How long the store could not be asked";
+        into.register_with_unit("store_degraded", help, Unit::Seconds, degraded_seconds.clone());
+        into.register(
+            "unfinished",
+            "Settles and releases that wait for the store",
+            unfinished.clone(),
+        );
+        into.register(
+            "written_back",
+            "Settles and releases that had waited and were recorded, by what the store said",
+            written_back.clone(),
+        );
+        for operation in [labels::StoreOperation::Settle, labels::StoreOperation::Release] {
+            drop(unfinished_dropped.get_or_create(&labels::StoreTime { operation }));
+        }
+        into.register(
+            "unfinished_dropped",
+            "Settles and releases no store ever took",
+            unfinished_dropped.clone(),
+        );
+    }
+
     fn register_disk(&self, into: &mut Registry) {
         let Self { disk_records, disk_bytes, disk_evicted, disk_set_aside, .. } = self;
         into.register("store_disk_records", "Records in the store's file", disk_records.clone());

@@ -110,7 +110,7 @@ async fn a_second_gateway_on_one_file_says_which_file_and_ends() {
 async fn a_damaged_file_is_named_kept_aside_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("records.redb");
-    std::fs::write(&file, [0x5a; 100_000]).unwrap();
+    std::fs::write(&file, vec![0x5a; 100_000]).unwrap();
     let backend = Backend::always(Action::status(200));
     let mut gateway = Gateway::start(&on_disk(&backend, &file, ""));
     let line = gateway.wait_for_line("is damaged and was set aside");
@@ -118,7 +118,7 @@ async fn a_damaged_file_is_named_kept_aside_and_counted() {
     assert_eq!(line["level"].as_str().map(str::to_lowercase).as_deref(), Some("error"));
     let kept = line["kept_as"].as_str().unwrap();
     assert!(kept.starts_with(&format!("{}.corrupt-", file.display())), "{kept}");
-    assert_eq!(std::fs::read(kept).unwrap(), [0x5a; 100_000]);
+    assert_eq!(std::fs::read(kept).unwrap(), vec![0x5a; 100_000]);
     assert!(
         (metric(&gateway, "oncehook_store_disk_files_set_aside_total").await - 1.0).abs() < 0.5
     );
