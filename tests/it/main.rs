@@ -7,7 +7,9 @@
     clippy::as_conversions,
     clippy::disallowed_methods,
     clippy::print_stderr,
-    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::excessive_nesting,
+    clippy::wildcard_enum_match_arm,
     reason = "a test that meets what it did not expect should stop and say so"
 )]
 
