@@ -99,19 +99,30 @@ impl Backlog {
     /// of them, so one that fails holds the others.
     pub(super) async fn work(&self, store: &Store, metrics: &Metrics, stop: CancellationToken) {
         let mut pace = Pace::new(clock::monotonic());
+        let mut facts_lost: u64 = 0;
         while let Some(next) = self.next(metrics, &stop).await {
-            let Err(error) = self.record(&next, store, metrics).await else {
-                if let Some(pause) = pace.spend(clock::monotonic()) {
-                    sleep(pause, &stop).await;
+            let pause = match self.record(&next, store, metrics).await {
+                Ok(()) => pace.spend(clock::monotonic()).unwrap_or_default(),
+                Err(_) if stop.is_cancelled() => {
+                    facts_lost += u64::from(self.count_lost(&next, metrics));
+                    Duration::ZERO
                 }
-                continue;
+                Err(error) if clock::monotonic() >= next.until => {
+                    self.give_up(&next, &error.to_string(), metrics);
+                    Duration::ZERO
+                }
+                Err(_) => {
+                    self.waiting().put_back(next);
+                    PAUSE
+                }
             };
-            if clock::monotonic() >= next.until || stop.is_cancelled() {
-                self.give_up(&next, &error.to_string(), metrics);
-                continue;
-            }
-            self.waiting().put_back(next);
-            sleep(PAUSE, &stop).await;
+            sleep(pause, &stop).await;
+        }
+        if facts_lost > 0 {
+            tracing::error!(
+                facts_lost,
+                "the store is out at the end: later copies of these events may be forwarded again"
+            );
         }
     }
 
@@ -155,9 +166,7 @@ impl Backlog {
 
     /// Says that an operation is lost, and what that may cost.
     fn give_up(&self, lost: &Unfinished, reason: &str, metrics: &Metrics) {
-        metrics.unfinished_dropped(lost.operation);
-        if is_fact(&lost.operation) {
-            self.facts_dropped.fetch_add(1, Ordering::Relaxed);
+        if self.count_lost(lost, metrics) {
             tracing::error!(
                 key = %lost.key, operation = ?lost.operation, reason,
                 "could not record the end of a forward: a later copy of this event may be forwarded again"
@@ -166,6 +175,15 @@ impl Backlog {
             // Its lease, if there is one, lapses by itself.
             tracing::debug!(key = %lost.key, operation = ?lost.operation, reason, "a lease was not given up");
         }
+    }
+
+    /// Counts an operation as lost; whether it is a fact.
+    fn count_lost(&self, lost: &Unfinished, metrics: &Metrics) -> bool {
+        let is_fact = is_fact(&lost.operation);
+        metrics.unfinished_dropped(lost.operation);
+        metrics.unfinished(self.waiting().len());
+        self.facts_dropped.fetch_add(u64::from(is_fact), Ordering::Relaxed);
+        is_fact
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -181,7 +199,11 @@ const fn is_fact(operation: &Operation) -> bool {
     }
 }
 
+/// No pause is none: the runtime's timers would make a millisecond of it.
 async fn sleep(pause: Duration, stop: &CancellationToken) {
+    if pause.is_zero() {
+        return;
+    }
     tokio::select! {
         () = tokio::time::sleep(pause) => {}
         () = stop.cancelled() => {}
