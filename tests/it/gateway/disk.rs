@@ -12,6 +12,9 @@ use crate::support::process;
 use crate::support::redis::until;
 use crate::support::sender::{Sender, event};
 
+/// How many senders post at once.
+const LANES: usize = 8;
+
 fn on_disk(backend: &Backend, file: &Path, more: &str) -> String {
     let file = file.display();
     to(backend, &format!("store.kind = \"disk\"\nstore.disk.path = \"{file}\"\n{more}"))
@@ -121,4 +124,49 @@ async fn a_damaged_file_is_named_kept_aside_and_counted() {
     let told =
         Sender::to(&gateway.url("/webhook")).post(&event(EventKind::EgressEnded, 1, "EV_1")).await;
     assert_eq!((told.status, told.word.as_str()), (200, "forwarded"));
+}
+
+/// Posts event after event until nobody answers; returns the numbers of those that were delivered.
+async fn post_until_the_end(sender: Sender, first: u64) -> Vec<u64> {
+    let mut delivered = Vec::new();
+    for number in (first..).step_by(LANES) {
+        let copy = event(EventKind::TrackPublished, number, &format!("EV_{number}"));
+        match sender.try_post(&copy).await {
+            Ok(told) if told.status == 200 => delivered.push(number),
+            Ok(_) => {}
+            Err(_) => return delivered,
+        }
+    }
+    delivered
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_was_acknowledged_before_a_kill_under_load_is_known_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("records.redb");
+    let backend = Backend::always(Action::status(200));
+    let configuration = on_disk(&backend, &file, "");
+    let mut gateway = Gateway::start(&configuration);
+    let mut acknowledged = Vec::new();
+    for kills in 1..=3_u64 {
+        let mut lanes = tokio::task::JoinSet::new();
+        for lane in (kills * 100_000..).take(LANES) {
+            lanes.spawn(post_until_the_end(Sender::to(&gateway.url("/webhook")), lane));
+        }
+        let so_far = backend.requests().len();
+        until("some events came", async || backend.requests().len() > so_far + 150).await;
+        gateway.kill();
+        let delivered = lanes.join_all().await.concat();
+        assert!(delivered.len() > 100, "only {} were delivered", delivered.len());
+        acknowledged.extend(delivered);
+        gateway = Gateway::start(&configuration);
+    }
+    let forwarded = backend.requests().len();
+    let sender = Sender::to(&gateway.url("/webhook"));
+    for number in acknowledged {
+        let copy = event(EventKind::TrackPublished, number, &format!("EV_again_{number}"));
+        assert_eq!(sender.post(&copy).await.word, "duplicate", "{number}");
+    }
+    assert_eq!(backend.requests().len(), forwarded);
+    assert_eq!(metric(&gateway, "oncehook_store_disk_files_set_aside_total").await, 0);
 }
