@@ -157,19 +157,23 @@ async fn a_killed_node_is_replaced_by_its_replica_and_the_others_notice_nothing(
     )
     .await;
     let wait = WaitReplicas { replicas: 1, timeout: Duration::from_secs(1) };
-    let (store, _tasks) = probing(Options { wait_replicas: Some(wait), ..impatient(&cluster) });
+    let names = Redis::new(of(&cluster)).unwrap();
+    let name_of = |key| names.name(key);
+    let (waiting, _tasks) = probing(Options { wait_replicas: Some(wait), ..impatient(&cluster) });
     for number in 0..EVENTS {
-        assert_eq!(store.execute(key(number), owner(1), CLAIM).await.unwrap(), WON);
+        assert_eq!(waiting.execute(key(number), owner(1), CLAIM).await.unwrap(), WON);
     }
     assert!(calls(&cluster, "wait").await > 0);
-    let Store::Redis(redis) = &*store else { unreachable!() };
-    let slot = cluster.slot(&redis.name(key(EVENTS))).await;
+    let slot = cluster.slot(&name_of(key(EVENTS))).await;
     let from = cluster.serving(slot).await;
     let to = (from + 1) % 3;
     cluster.open(slot, from, to).await;
-    let won = store.execute(key(EVENTS), owner(1), CLAIM).await.unwrap();
+    let won = waiting.execute(key(EVENTS), owner(1), CLAIM).await.unwrap();
     assert_eq!(won, WON, "where the slot goes, replicas are waited for too");
     cluster.close(slot, from, to).await;
+    drop(waiting);
+    let (store, _tasks) = probing(impatient(&cluster));
+    store.check().await.unwrap();
     cluster.nodes[0].kill();
     let began = clock::monotonic();
     let (mut failed, mut refused_at_once) = (0, 0);
