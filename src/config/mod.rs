@@ -6,6 +6,7 @@
 //! that room; `app` translates one into the other.
 
 pub mod backend;
+mod changes;
 mod checks;
 mod livekit;
 pub mod load;
@@ -30,7 +31,10 @@ use crate::webhook::key::Identity;
 use crate::webhook::keys::Tenant as TenantName;
 
 pub use backend::{Backend, HostPolicy, RoutePath};
-pub use load::{LoadError, Overrides, Sources, check_fragment, environment, load};
+pub use changes::Change;
+pub use load::{
+    InputFile, LoadError, Overrides, Sources, check_fragment, environment, load, load_watched,
+};
 pub use problem::{Problem, Problems};
 pub use show::{Key, schema, show};
 
@@ -68,6 +72,10 @@ pub struct Config {
     pub warnings: Vec<Problem>,
     /// Every setting in force and where it came from, for [`show`]. Secrets are not in it.
     settings: Vec<reader::Setting>,
+    /// The files that it was made from, for [`Config::changes`].
+    inputs: Vec<InputFile>,
+    /// Marks of the secrets that stand in the configuration file, for the same.
+    secrets: changes::Secrets,
 }
 
 /// Where senders connect.

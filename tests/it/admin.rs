@@ -6,8 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use oncehook::admin::readiness::{MemoryUse, Stage};
-use oncehook::admin::{Admin, Options, Readiness, Remote, State, StoreHealth};
+use oncehook::admin::{Admin, Options, Readiness, State, Status, StoreHealth, status};
 use oncehook::telemetry::Metrics;
+use oncehook::telemetry::metrics::Counts;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +25,6 @@ struct Running {
 fn options() -> Options {
     Options {
         address: "127.0.0.1:0".parse().unwrap(),
-        remote: Remote::Refused,
         head_timeout: Duration::from_secs(20),
         connections_max: 4,
     }
@@ -40,7 +40,27 @@ fn state() -> (State, Arc<Mutex<Option<Duration>>>) {
         memory,
         disk: None,
     });
-    (State { metrics: Metrics::new(), readiness: Arc::new(Readiness::new()), store }, outage)
+    let (metrics, readiness) = (Metrics::new(), Arc::new(Readiness::new()));
+    (State { metrics, readiness, store, status: Arc::new(status) }, outage)
+}
+
+fn status() -> Status {
+    Status {
+        version: "1.2.3",
+        ready: true,
+        stage: "ready",
+        started: "2026-01-01T00:00:00Z".to_owned(),
+        uptime_seconds: 7,
+        routes: Vec::new(),
+        relay: None,
+        store: status::Store { kind: "memory", degraded: false, outage_seconds: None },
+        in_flight: 0,
+        unfinished: 0,
+        reload: None,
+        restart_needed: Vec::new(),
+        certificates: Vec::new(),
+        counters: Counts { received: 2, forwarded: 1, duplicates: 1, ..Counts::default() }.into(),
+    }
 }
 
 fn start(options: Options) -> Running {
@@ -141,12 +161,11 @@ async fn a_connection_that_sends_nothing_is_closed_and_others_wait_for_its_place
 }
 
 #[test]
-fn other_machines_are_refused_unless_they_are_allowed() {
+fn other_machines_are_refused() {
     let everywhere = Options { address: "0.0.0.0:0".parse().unwrap(), ..options() };
-    let error = Admin::bind(everywhere.clone(), state().0).err().expect("a refusal").to_string();
+    let error = Admin::bind(everywhere, state().0).err().expect("a refusal").to_string();
     assert!(error.starts_with("the admin address 0.0.0.0:0 is no loopback address"), "{error}");
     assert!(error.contains("; hint: listen on 127.0.0.1"), "{error}");
-    Admin::bind(Options { remote: Remote::Allowed, ..everywhere }, state().0).expect("allowed");
     let taken = Admin::bind(options(), state().0).expect("a free port");
     let again = Options { address: taken.local_address(), ..options() };
     let error = Admin::bind(again, state().0).err().expect("a port that is taken").to_string();
@@ -154,4 +173,17 @@ fn other_machines_are_refused_unless_they_are_allowed() {
         "cannot listen on the admin address {}; hint: ",
         taken.local_address()
     )));
+}
+
+#[tokio::test]
+async fn the_status_is_one_json_object() {
+    let running = start(options());
+    let answer = running.fetch("GET /status").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(status["counters"]["received"], 2);
+    assert_eq!(status["store"]["kind"], "memory");
+    assert_eq!(status["reload"], serde_json::Value::Null);
+    running.end();
 }
