@@ -71,6 +71,9 @@ pub enum StartError {
     /// The keys.
     #[error("cannot use the API keys")]
     Keys(#[from] KeyRingError),
+    /// Random numbers, which every claim needs.
+    #[error("the operating system gives no random numbers; hint: a container needs /dev/urandom")]
+    Random(#[source] getrandom::Error),
     /// A file that the configuration names.
     #[error("cannot read {}", file.display())]
     Unreadable {
@@ -123,6 +126,8 @@ pub fn init_log(config: &Config) -> Result<(), StartError> {
 /// Starts a gateway within the current runtime. A store that cannot be reached does not keep it from starting, one that
 /// is set up wrong does.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    // Asked before the first event comes: the first answer may take a while, and without one nothing can be claimed.
+    getrandom::u64().map_err(StartError::Random)?;
     let metrics = Metrics::new();
     let (stop, kill, end) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
@@ -264,7 +269,6 @@ fn bind_admin(
 ) -> Result<Admin, StartError> {
     let options = admin::Options {
         address: config.admin.address,
-        remote: admin::Remote::Refused,
         head_timeout: ADMIN_HEAD_TIMEOUT,
         connections_max: ADMIN_CONNECTIONS_MAX,
     };
