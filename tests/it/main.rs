@@ -31,6 +31,7 @@ mod listener_tls;
 mod relay;
 mod reload;
 mod store;
+mod store_disk;
 mod store_faults;
 mod store_memory;
 mod store_redis;
