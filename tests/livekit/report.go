@@ -1,0 +1,262 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/livekit/protocol/webhook"
+)
+
+// kinds is the order of the tables. Others come after.
+var kinds = []string{
+	webhook.EventRoomStarted, webhook.EventRoomFinished, webhook.EventParticipantJoined, webhook.EventParticipantLeft,
+	webhook.EventParticipantConnectionAborted, webhook.EventTrackPublished, webhook.EventTrackUnpublished,
+	webhook.EventEgressStarted, webhook.EventEgressUpdated, webhook.EventEgressEnded, webhook.EventIngressStarted,
+	webhook.EventIngressEnded,
+}
+
+// A kind is what came of all events of one type.
+type kind struct {
+	event    string
+	events   int // at the backend, by the table of identities
+	keys     int // at the gateways, by their own keys
+	sent     int // copies: at the gateways, or, without them, at the backend
+	arrived  int // copies at the backend
+	refused  int // by it
+	accepted int
+	marked   int // accepted once more than needed, with a mark that says so
+}
+
+// Counted is what came of one scenario.
+type counted struct {
+	scenario   scenario
+	kinds      []kind
+	events     []*received
+	lines      []logLine
+	unverified []string
+}
+
+// count puts together what the backend and the gateways saw.
+func (s *site) count(scenario scenario, lines []logLine) counted {
+	result := counted{scenario: scenario, lines: lines}
+	byEvent := map[string]*kind{}
+	of := func(event string) *kind {
+		if byEvent[event] == nil {
+			byEvent[event] = &kind{event: event}
+		}
+		return byEvent[event]
+	}
+	s.backend.count(func(now *tally) {
+		result.unverified = now.unverified
+		for _, each := range now.events {
+			result.events = append(result.events, each)
+			kind := of(each.event)
+			kind.events++
+			kind.arrived += each.copies
+			kind.refused += each.refused
+			kind.accepted += each.accepted
+			kind.marked += each.marked
+		}
+	})
+	keys := map[string]bool{}
+	for _, line := range lines {
+		kind := of(line.Event)
+		kind.sent++
+		if !keys[line.Key] {
+			keys[line.Key] = true
+			kind.keys++
+		}
+	}
+	for _, kind := range byEvent {
+		if s.gateways == nil {
+			kind.sent = kind.arrived
+		}
+		result.kinds = append(result.kinds, *kind)
+	}
+	slices.SortFunc(result.kinds, func(a, b kind) int { return place(a.event) - place(b.event) })
+	return result
+}
+
+func place(event string) int {
+	if i := slices.Index(kinds, event); i >= 0 {
+		return i
+	}
+	return len(kinds)
+}
+
+// A sheet is what has been checked.
+type sheet struct {
+	passed int
+	failed int
+}
+
+// check is one check; `wrong` lists what speaks against it.
+func (s *sheet) check(where, what string, wrong []string) {
+	word := "ok"
+	if len(wrong) > 0 {
+		word = "FAILED"
+		s.failed++
+	} else {
+		s.passed++
+	}
+	fmt.Printf("%-8s%-9s%s\n", word, where, what)
+	for _, each := range wrong[:min(5, len(wrong))] {
+		fmt.Printf("%17s%s\n", "", each)
+	}
+	if len(wrong) > 5 {
+		fmt.Printf("%17sand %d more\n", "", len(wrong)-5)
+	}
+}
+
+func (s *site) check(sheet *sheet, result counted, stage *stage) {
+	where := result.scenario.short
+	sheet.check(where, fmt.Sprintf("all %d events that the play caused reached the backend, and no other", len(result.events)),
+		unexpected(result.kinds, stage.expected))
+	sheet.check(where, result.scenario.cause, wrongIn(result.kinds, result.scenario.sent))
+	sheet.check(where, "LiveKit's own receiver verified all that reached it", result.unverified)
+	if s.gateways == nil {
+		sheet.check(where, "the backend got every copy that it accepted more than once unmarked",
+			wrongIn(result.kinds, func(k kind) bool { return k.accepted >= k.events && k.marked == 0 }))
+		return
+	}
+	sheet.check(where, "the backend accepted each event once, or had the others marked", notOnce(result.events))
+	sheet.check(where, "the gateways tell as many events apart as the table of identities does",
+		wrongIn(result.kinds, func(k kind) bool { return k.keys == k.events }))
+	sheet.check(where, "both gateways took part", idle(result.lines))
+	sheet.check(where, "their metrics count each copy once, as received and as answered", s.miscounted(len(result.lines)))
+}
+
+func unexpected(kinds []kind, expected map[string]int) (wrong []string) {
+	came := map[string]int{}
+	for _, kind := range kinds {
+		came[kind.event] = kind.events
+		if kind.events != expected[kind.event] {
+			wrong = append(wrong, fmt.Sprintf("%s: %d events, not %d", kind.event, kind.events, expected[kind.event]))
+		}
+	}
+	for event, events := range expected {
+		if _, found := came[event]; !found {
+			wrong = append(wrong, fmt.Sprintf("%s: no event, not %d", event, events))
+		}
+	}
+	if len(kinds) == 0 {
+		wrong = append(wrong, "no event at all")
+	}
+	return wrong
+}
+
+func wrongIn(kinds []kind, right func(kind) bool) (wrong []string) {
+	for _, kind := range kinds {
+		if !right(kind) {
+			wrong = append(wrong, fmt.Sprintf("%+v", kind))
+		}
+	}
+	return wrong
+}
+
+func notOnce(events []*received) (wrong []string) {
+	for _, each := range events {
+		if each.accepted-each.marked != 1 {
+			wrong = append(wrong, each.String())
+		}
+	}
+	return wrong
+}
+
+// miscounted holds the metrics of the gateways, which count from their start, against their logs.
+func (s *site) miscounted(copies int) (wrong []string) {
+	s.gateways.copies += copies
+	for _, name := range []string{"oncehook_webhooks_received_total", "oncehook_webhooks_answered_total"} {
+		sum, err := s.gateways.counters(name)
+		if err != nil {
+			wrong = append(wrong, err.Error())
+		}
+		if sum != s.gateways.copies {
+			wrong = append(wrong, fmt.Sprintf("%s: %d, not %d", name, sum, s.gateways.copies))
+		}
+	}
+	return wrong
+}
+
+func idle(lines []logLine) (wrong []string) {
+	for gateway := range gatewayCount {
+		if !slices.ContainsFunc(lines, func(line logLine) bool { return line.gateway == gateway }) {
+			wrong = append(wrong, fmt.Sprintf("gateway %d got no copy", gateway))
+		}
+	}
+	return wrong
+}
+
+// printTables prints what came of all scenarios: by event, and by cause.
+func printTables(direct bool, server server, results []counted, took time.Duration) {
+	mode := "behind two gateways"
+	if direct {
+		mode = "without a gateway"
+	}
+	fmt.Printf("\nlivekit-server %s %s, %s, %s\n\n", server.version, mode, time.Now().Format(time.DateOnly), took.Round(time.Second))
+	var all []kind
+	for _, result := range results {
+		for _, kind := range result.kinds {
+			i := slices.IndexFunc(all, sameEvent(kind))
+			if i < 0 {
+				all = append(all, kind)
+				continue
+			}
+			all[i] = plus(all[i], kind)
+		}
+	}
+	slices.SortFunc(all, func(a, b kind) int { return place(a.event) - place(b.event) })
+	table(direct, "event", all)
+	fmt.Println()
+	var causes []kind
+	for _, result := range results {
+		sum := kind{event: result.scenario.label}
+		for _, kind := range result.kinds {
+			sum = plus(sum, kind)
+		}
+		causes = append(causes, sum)
+	}
+	table(direct, "cause of copies", causes)
+	fmt.Println()
+}
+
+func sameEvent(a kind) func(kind) bool {
+	return func(b kind) bool { return a.event == b.event }
+}
+
+func plus(a, b kind) kind {
+	a.events += b.events
+	a.sent += b.sent
+	a.arrived += b.arrived
+	a.refused += b.refused
+	a.accepted += b.accepted
+	a.marked += b.marked
+	return a
+}
+
+func table(direct bool, first string, rows []kind) {
+	columns := []string{first, "events", "copies at the gateway", "at the backend", "accepted by it", "marked"}
+	values := func(k kind) []int { return []int{k.events, k.sent, k.arrived, k.accepted, k.marked} }
+	if direct {
+		columns = []string{first, "events", "copies at the backend", "accepted by it"}
+		values = func(k kind) []int { return []int{k.events, k.arrived, k.accepted} }
+	}
+	fmt.Printf("| %s |\n|---|%s\n", strings.Join(columns, " | "), strings.Repeat("---:|", len(columns)-1))
+	sum := kind{event: "all"}
+	for _, row := range rows {
+		sum = plus(sum, row)
+	}
+	for _, row := range append(slices.Clone(rows), sum) {
+		name := row.event
+		if first == "event" && row.event != sum.event {
+			name = "`" + name + "`"
+		}
+		fmt.Printf("| %s |", name)
+		for _, value := range values(row) {
+			fmt.Printf(" %d |", value)
+		}
+		fmt.Println()
+	}
+}
