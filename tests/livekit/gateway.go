@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -103,6 +104,7 @@ type logLine struct {
 	Message string `json:"message"`
 	Result  string `json:"result"`
 	Event   string `json:"event"`
+	ID      string `json:"id"`
 	Key     string `json:"key"`
 	gateway int
 }
@@ -154,8 +156,9 @@ func (g *gateways) counters(name string) (sum int, failed error) {
 	return sum, failed
 }
 
-// A balancer gives the gateways one address: it passes TCP connections on, to each
-// gateway in turn, and leaves TLS to them.
+// A balancer gives the gateways one address: it passes each TCP connection on to
+// one of them, drawn by lot, and leaves TLS to them. (In turn would not do: Go's client often
+// opens two connections at once and keeps the first.)
 type balancer struct {
 	listener net.Listener
 	port     int
@@ -170,12 +173,12 @@ func startBalancer(ports ...int) (*balancer, error) {
 	}
 	b := &balancer{listener: listener, port: listener.Addr().(*net.TCPAddr).Port, open: map[net.Conn]bool{}}
 	go func() {
-		for turn := 0; ; turn++ {
+		for {
 			from, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			go b.pass(from, ports[turn%len(ports)])
+			go b.pass(from, ports[rand.IntN(len(ports))])
 		}
 	}()
 	return b, nil

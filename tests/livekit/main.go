@@ -156,6 +156,9 @@ func runServer(ctx context.Context, options options, binaries binaries, server s
 		}
 		counts = append(counts, count)
 	}
+	if site.gateways != nil && len(options.only) == len(scenarios) {
+		sheet.check("all", "both gateways took part", idle(counts))
+	}
 	printTables(options.direct, server, counts, time.Since(began))
 	return nil
 }

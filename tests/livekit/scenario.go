@@ -39,13 +39,13 @@ var scenarios = []scenario{
 	},
 	{
 		short: "refused", label: "the backend refuses the first copy", urls: 1, refuseFirst: true, play: (*stage).meetings,
-		cause: "the backend refused each event once, and the fleet sent it again",
-		sent:  func(k kind) bool { return k.refused == k.events && k.sent == 2*k.events },
+		cause: "the backend refused each event once, and the fleet sent it again under its id",
+		sent:  func(k kind) bool { return k.refused == k.events && k.sent == 2*k.events && k.ids == k.events },
 	},
 	{
 		short: "listed", label: "the URL stands in the list three times", urls: 3, play: (*stage).meetings,
-		cause: "the fleet sent each event three times",
-		sent:  func(k kind) bool { return k.sent == 3*k.events },
+		cause: "the fleet sent each event three times under one id",
+		sent:  func(k kind) bool { return k.sent == 3*k.events && k.ids == k.events },
 	},
 	{
 		short: "killed", label: "a node is killed, its rooms go to another", urls: 1, play: (*stage).crash,
@@ -55,15 +55,15 @@ var scenarios = []scenario{
 			if k.event == webhook.EventRoomStarted {
 				again += roomCount / nodeCount
 			}
-			return k.sent == again
+			return k.sent == again && k.ids == again
 		},
 	},
 	{
 		short: "workers", label: "workers report each state three times", urls: 1, play: (*stage).work,
-		cause: "the fleet sent each report of an egress update or end three times",
+		cause: "the fleet sent each report of an egress update or end three times, under three ids",
 		sent: func(k kind) bool {
 			update := k.event == webhook.EventEgressUpdated || k.event == webhook.EventEgressEnded
-			return k.sent >= k.events && (!update || k.sent == reports*k.events)
+			return k.sent >= k.events && k.ids == k.sent && (!update || k.sent == reports*k.events)
 		},
 	},
 }
