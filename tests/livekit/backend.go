@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -28,17 +27,27 @@ type backend struct {
 	now   *tally
 }
 
+// A manner is how the backend treats the first copy of each event.
+type manner int
+
+const (
+	accepts manner = iota
+	refuses        // with 500
+	hangsUp        // after it has taken it, without an answer
+)
+
 // A tally is what came to the backend during one scenario.
 type tally struct {
-	refuseFirst bool
-	events      map[string]*received // by identity
-	unverified  []string
+	first      manner
+	events     map[string]*received // by identity
+	unverified []string
 }
 
 // Received is what came of one event.
 type received struct {
 	event    string
 	subject  string
+	track    string // its sid
 	copies   int
 	refused  int
 	accepted int
@@ -54,7 +63,7 @@ func startBackend(key, secret string, tls *certificates) (*backend, error) {
 	b := &backend{
 		port: listener.Addr().(*net.TCPAddr).Port,
 		keys: auth.NewSimpleKeyProvider(key, secret),
-		now:  newTally(false),
+		now:  newTally(accepts),
 	}
 	b.server = &http.Server{
 		Handler: b, ReadHeaderTimeout: headLimit, ErrorLog: log.New(io.Discard, "", 0),
@@ -69,15 +78,15 @@ func startBackend(key, secret string, tls *certificates) (*backend, error) {
 	return b, nil
 }
 
-func newTally(refuseFirst bool) *tally {
-	return &tally{refuseFirst: refuseFirst, events: map[string]*received{}}
+func newTally(first manner) *tally {
+	return &tally{first: first, events: map[string]*received{}}
 }
 
 // begin starts a new count.
-func (b *backend) begin(refuseFirst bool) {
+func (b *backend) begin(first manner) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
-	b.now = newTally(refuseFirst)
+	b.now = newTally(first)
 }
 
 // count reads the present tally while it stands still.
@@ -108,31 +117,40 @@ func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not verified", http.StatusUnauthorized)
 		return
 	}
-	if err := b.now.take(event, r.Header.Get("Oncehook-Possible-Duplicate") != ""); err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+	switch b.now.take(event, r.Header.Get("Oncehook-Possible-Duplicate") != "") {
+	case accepts:
+	case refuses:
+		http.Error(w, "the first copy of each event is refused", http.StatusInternalServerError)
+	case hangsUp:
+		panic(http.ErrAbortHandler)
 	}
 }
 
-// take counts one copy, and refuses it if it is the first of its event and those are to
-// be refused.
-func (t *tally) take(event *livekit.WebhookEvent, marked bool) error {
+// take counts one copy and says how it is to be treated.
+func (t *tally) take(event *livekit.WebhookEvent, marked bool) manner {
 	name := identity(event)
 	each := t.events[name]
 	if each == nil {
-		each = &received{event: event.Event, subject: subject(event), ids: map[string]bool{}}
+		each = &received{
+			event: event.Event, subject: subject(event), track: event.GetTrack().GetSid(), ids: map[string]bool{},
+		}
 		t.events[name] = each
 	}
 	each.copies++
 	each.ids[event.Id] = true
-	if t.refuseFirst && each.copies == 1 {
+	now := accepts
+	if each.copies == 1 {
+		now = t.first
+	}
+	if now == refuses {
 		each.refused++
-		return errors.New("the first copy of each event is refused")
+		return now
 	}
 	each.accepted++
 	if marked {
 		each.marked++
 	}
-	return nil
+	return now
 }
 
 func (r *received) String() string {

@@ -143,8 +143,8 @@ func (g *gateways) counters(name string) (sum int, failed error) {
 		}
 		lines := bufio.NewScanner(response.Body)
 		for lines.Scan() {
-			series, value, found := strings.Cut(lines.Text(), "} ")
-			if !found || !strings.HasPrefix(series, name+"{") {
+			series, value, _ := strings.Cut(lines.Text(), " ")
+			if series != name && !strings.HasPrefix(series, name+"{") {
 				continue
 			}
 			number, err := strconv.Atoi(value)

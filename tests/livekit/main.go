@@ -160,6 +160,7 @@ func runServer(ctx context.Context, options options, binaries binaries, server s
 		sheet.check("all", "both gateways took part", idle(counts))
 	}
 	printTables(options.direct, server, counts, time.Since(began))
+	site.printFacts(counts)
 	return nil
 }
 

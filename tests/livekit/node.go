@@ -28,7 +28,7 @@ redis:
   address: %s
 rtc:
   udp_port: %d
-  tcp_port: %d
+  tcp_port: 0
   use_external_ip: false
   enable_loopback_candidate: true
   stun_servers: ["127.0.0.1:%d"]
@@ -57,13 +57,13 @@ func (s *site) startNodes(ctx context.Context, name string, urls []string) ([]*n
 		values[i] = url
 	}
 	for i := range nodeCount {
-		ports, err := freePorts(3)
+		ports, err := freePorts(2)
 		if err != nil {
 			return nodes, err
 		}
 		name := fmt.Sprintf("%s-node-%d", name, i)
 		path, err := writePrivate(s.folder, name+".yaml", fmt.Sprintf(nodeConfiguration,
-			ports[0], s.livekitAddress, ports[1], ports[2], ports[1], apiKey, apiSecret, apiKey,
+			ports[0], s.livekitAddress, ports[1], ports[1], apiKey, apiSecret, apiKey,
 			strings.TrimRight(fmt.Sprintf(list, values...), "\n")))
 		if err != nil {
 			return nodes, err

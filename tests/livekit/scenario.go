@@ -20,13 +20,13 @@ const (
 
 // A scenario is one cause of copies, tried on a fleet of its own.
 type scenario struct {
-	short       string
-	label       string // in the table
-	urls        int    // how often the URL stands in the list
-	refuseFirst bool
-	play        func(*stage, context.Context) error
-	cause       string // what the fleet is to have sent
-	sent        func(kind) bool
+	short string
+	label string // in the table
+	urls  int    // how often the URL stands in the list
+	first manner // how the backend treats each event's first copy
+	play  func(*stage, context.Context) error
+	cause string // what the fleet is to have sent
+	sent  func(kind) bool
 }
 
 func (s scenario) name() string { return s.short }
@@ -38,9 +38,15 @@ var scenarios = []scenario{
 		sent:  func(k kind) bool { return k.sent == k.events },
 	},
 	{
-		short: "refused", label: "the backend refuses the first copy", urls: 1, refuseFirst: true, play: (*stage).meetings,
+		short: "refused", label: "the backend refuses the first copy", urls: 1, first: refuses, play: (*stage).meetings,
 		cause: "the backend refused each event once, and the fleet sent it again under its id",
 		sent:  func(k kind) bool { return k.refused == k.events && k.sent == 2*k.events && k.ids == k.events },
+	},
+	{
+		short: "unanswered", label: "the backend takes the first copy and hangs up", urls: 1, first: hangsUp,
+		play:  (*stage).meetings,
+		cause: "the backend took each event once without an answer, and the fleet sent it again under its id",
+		sent:  func(k kind) bool { return k.sent == 2*k.events && k.ids == k.events },
 	},
 	{
 		short: "listed", label: "the URL stands in the list three times", urls: 3, play: (*stage).meetings,
@@ -135,7 +141,7 @@ type stage struct {
 func (s *site) run(ctx context.Context, scenario scenario, sheet *sheet) (counted, error) {
 	ctx, cancel := context.WithTimeout(ctx, scenarioLimit)
 	defer cancel()
-	s.backend.begin(scenario.refuseFirst)
+	s.backend.begin(scenario.first)
 	stage := &stage{site: s, name: scenario.short, expected: map[string]int{}}
 	var err error
 	stage.nodes, err = s.startNodes(ctx, scenario.short, slices.Repeat([]string{s.url}, scenario.urls))
@@ -216,6 +222,8 @@ func (s *stage) meetings(ctx context.Context) error {
 // inRooms plays in all rooms at once. Each node holds as many as every other, and no guest
 // talks to the last node or to the one that holds the room.
 func (s *stage) inRooms(ctx context.Context, play func(context.Context, *room) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	ends := make(chan error, roomCount)
 	for i := range roomCount {
 		go func() {
@@ -229,7 +237,10 @@ func (s *stage) inRooms(ctx context.Context, play func(context.Context, *room) e
 	}
 	var failed error
 	for range roomCount {
-		failed = errors.Join(failed, <-ends)
+		if err := <-ends; err != nil {
+			failed = errors.Join(failed, err)
+			cancel() // the others need not wait for what will not come
+		}
 	}
 	return failed
 }
@@ -252,7 +263,11 @@ func (s *stage) crash(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		<-killed
+		select {
+		case <-killed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 		if room.host == doomed {
 			if err := room.move(ctx); err != nil {
 				return err
