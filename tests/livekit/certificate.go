@@ -67,6 +67,7 @@ func makeCertificates(folder string) (certificates, error) {
 }
 
 func writePEM(path, kind string, bytes []byte) error {
-	_, err := writePrivate(filepath.Dir(path), filepath.Base(path), string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: bytes})))
+	text := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: bytes})
+	_, err := writePrivate(filepath.Dir(path), filepath.Base(path), string(text))
 	return err
 }

@@ -15,7 +15,7 @@ import (
 
 const (
 	startLimit = 30 * time.Second
-	stopLimit  = 30 * time.Second
+	stopLimit  = 15 * time.Second
 	pollPause  = 20 * time.Millisecond
 	probeLimit = 2 * time.Second
 )

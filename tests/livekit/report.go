@@ -118,8 +118,8 @@ func (s *sheet) check(where, what string, wrong []string) {
 
 func (s *site) check(sheet *sheet, result counted, stage *stage) {
 	where := result.scenario.short
-	sheet.check(where, fmt.Sprintf("all %d events that the play caused reached the backend, and no other", len(result.events)),
-		unexpected(result.kinds, stage.expected))
+	caused := fmt.Sprintf("all %d events that the play caused reached the backend, and no other", len(result.events))
+	sheet.check(where, caused, unexpected(result.kinds, stage.expected))
 	sheet.check(where, result.scenario.cause, wrongIn(result.kinds, result.scenario.sent))
 	sheet.check(where, "LiveKit's own receiver verified all that reached it", result.unverified)
 	if s.gateways == nil {
@@ -246,7 +246,8 @@ func printTables(direct bool, server server, results []counted, took time.Durati
 	if direct {
 		mode = "without a gateway"
 	}
-	fmt.Printf("\nlivekit-server %s %s, %s, %s\n\n", server.version, mode, time.Now().Format(time.DateOnly), took.Round(time.Second))
+	today := time.Now().Format(time.DateOnly)
+	fmt.Printf("\nlivekit-server %s %s, %s, %s\n\n", server.version, mode, today, took.Round(time.Second))
 	var all []kind
 	for _, result := range results {
 		for _, kind := range result.kinds {
@@ -289,7 +290,9 @@ func plus(a, b kind) kind {
 }
 
 func table(direct bool, first string, rows []kind) {
-	columns := []string{first, "events", "copies at the gateway", "their ids", "copies at the backend", "accepted by it", "marked"}
+	columns := []string{
+		first, "events", "copies at the gateway", "their ids", "copies at the backend", "accepted by it", "marked",
+	}
 	values := func(k kind) []int { return []int{k.events, k.sent, k.ids, k.arrived, k.accepted, k.marked} }
 	if direct {
 		columns = []string{first, "events", "copies at the backend", "their ids", "accepted by it"}

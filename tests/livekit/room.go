@@ -103,7 +103,8 @@ func (g *guest) connect(ctx context.Context) error {
 
 // publish publishes the guest's microphone: the same track in LiveKit's eyes each time.
 func (g *guest) publish(ctx context.Context) error {
-	track, err := lksdk.NewLocalTrack(webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeOpus, ClockRate: 48_000, Channels: 2})
+	opus := webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeOpus, ClockRate: 48_000, Channels: 2}
+	track, err := lksdk.NewLocalTrack(opus)
 	if err != nil {
 		return err
 	}

@@ -152,7 +152,8 @@ func (s *site) run(ctx context.Context, scenario scenario, sheet *sheet) (counte
 	if err == nil {
 		lines, err = s.settle(ctx)
 	}
-	if err := errors.Join(err, stopNodes(stage.nodes)); err != nil {
+	stopNodes(stage.nodes)
+	if err != nil {
 		return counted{}, err
 	}
 	late, err := s.settle(ctx)

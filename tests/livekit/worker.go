@@ -12,11 +12,13 @@ import (
 	"github.com/livekit/protocol/rpc"
 	"github.com/livekit/protocol/utils/guid"
 	"github.com/livekit/protocol/webhook"
+	"github.com/livekit/psrpc"
 	"github.com/livekit/psrpc/pkg/bus/redisbus"
 )
 
 const (
 	reports     = 3 // of each state
+	callsMax    = 5 // for one report, while no node responds at all
 	egressCount = 4
 	ingressRuns = 4 // of one ingress, which is used again and again
 )
@@ -47,11 +49,22 @@ func (w *worker) dismiss() error {
 func report(ctx context.Context, call func(context.Context) error) error {
 	ends := make(chan error, reports)
 	for range reports {
-		go func() { ends <- call(ctx) }()
+		go func() { ends <- made(ctx, call) }()
 	}
 	var failed error
 	for range reports {
 		failed = errors.Join(failed, <-ends)
+	}
+	return failed
+}
+
+// made repeats a call that no node has offered to take, which is one that none has heard.
+func made(ctx context.Context, call func(context.Context) error) (failed error) {
+	for range callsMax {
+		failed = call(ctx)
+		if !errors.Is(failed, psrpc.ErrNoResponse) {
+			break
+		}
 	}
 	return failed
 }
@@ -110,11 +123,15 @@ func (w *worker) egress(ctx context.Context, stage *stage) error {
 // ingress is a stream that comes and goes several times under one id.
 func (w *worker) ingress(ctx context.Context, stage *stage) error {
 	id := guid.New("IN_")
-	made := &livekit.IngressInfo{
+	created := &livekit.IngressInfo{
 		IngressId: id, StreamKey: guid.New("SK_"), RoomName: "streamed", InputType: livekit.IngressInput_RTMP_INPUT,
 		State: &livekit.IngressState{},
 	}
-	if _, err := w.client.CreateIngress(ctx, made); err != nil {
+	err := made(ctx, func(ctx context.Context) error {
+		_, err := w.client.CreateIngress(ctx, created)
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("creating: %w", err)
 	}
 	for run := range ingressRuns {
