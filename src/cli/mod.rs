@@ -57,12 +57,12 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Args),
+    Check(check::Args),
     Demo(demo::Args),
     Trigger(trigger::Args),
     Listen(listen::Args),
     Sign(sign::Args),
     Verify(verify::Args),
-    Check(check::Args),
     Healthcheck(healthcheck::Args),
     Completions(completions::Args),
     Version(version::Args),
@@ -95,6 +95,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdio: &mut Stdio<'_>
 fn dispatch(command: Command, stdio: &mut Stdio<'_>) -> Ending {
     match command {
         Command::Run(args) => run::run(&args, stdio),
+        Command::Check(args) => check::run(&args, stdio),
         Command::Demo(args) => demo::run(&args, stdio),
         Command::Trigger(args) => trigger::run(&args, stdio),
         Command::Listen(args) => listen::run(&args, stdio),
@@ -108,7 +109,6 @@ fn dispatch(command: Command, stdio: &mut Stdio<'_>) -> Ending {
                 verify::Outcome::Refused => Ok(Exit::Data),
             }
         }
-        Command::Check(args) => check::run(&args, stdio),
         Command::Healthcheck(args) => healthcheck::run(&args, stdio),
         Command::Completions(args) => completions::run(&args, stdio),
         Command::Version(args) => version::run(&args, stdio),

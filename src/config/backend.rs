@@ -102,7 +102,9 @@ impl FromStr for Backend {
         if authority.as_str().contains('@') {
             return Err(expected("it must not name a user"));
         }
-        if authority.as_str().ends_with(':') || uri.port_u16() == Some(0) {
+        // http takes any digits for a port, and then says that there is none.
+        let has_port = authority.as_str().len() > authority.host().len();
+        if has_port && authority.port_u16().is_none_or(|port| port == 0) {
             return Err(expected("the port must be 1 to 65535"));
         }
         if uri.query().is_some() || text.contains('#') {

@@ -15,7 +15,7 @@ use toml::de::DeTable;
 
 use super::problem::{Document, Fault, Place, Problem, Problems, Reveal};
 use super::reader::{Files, Layers, Origin, Reader, Sensitivity};
-use super::{Config, checks, raw};
+use super::{Config, checks, problem, raw};
 
 /// What the variables that concern the configuration begin with.
 const PREFIXES: [&str; 4] = ["ONCEHOOK_", "LIVEKIT_", "WEBHOOK_", "REDIS_URL"];
@@ -29,6 +29,7 @@ const DEV: [(&str, &str); 6] = [
     ("listen.address", "127.0.0.1:8443"),
     ("tls.enabled", "false"),
     ("tls.self_signed", "true"),
+    // Where `oncehook listen` is, unless it is told otherwise.
     ("upstream.backend", "http://127.0.0.1:8080/webhook"),
     ("log.format", "text"),
     ("shutdown.drain_delay", "0s"),
@@ -45,8 +46,9 @@ pub struct Sources {
     pub overrides: Overrides,
 }
 
-/// What the command line says. Values are as typed: they are checked together with all others.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What the command line says. Values are as typed: they are checked together with all others. The URL of a store may
+/// hold a password: there is no `Debug`.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `--listen ADDRESS`
     pub listen: Option<String>,
@@ -93,7 +95,7 @@ pub fn load(sources: &Sources) -> Result<Config, LoadError> {
     let (errors, warnings) = problems.into_iter().partition::<Vec<_>, _>(Problem::is_error);
     match Problems::new(errors) {
         Some(errors) => Err(LoadError::Invalid(errors)),
-        None => Ok(Config { settings, warnings, ..config }),
+        None => Ok(Config { settings, warnings: problem::ordered(warnings), ..config }),
     }
 }
 
@@ -190,7 +192,7 @@ fn document(file: &Path) -> Result<Document, LoadError> {
 /// The file's tree, or all errors of its syntax: what they leave of the tree would only give wrong ones.
 fn parse<'a>(document: Option<&Document>, text: &'a str) -> Result<Spanned<DeTable<'a>>, Problems> {
     let (tree, errors) = DeTable::parse_recoverable(text);
-    let problem = |error: toml::de::Error| {
+    let told = |error: toml::de::Error| {
         let place = match (error.span(), document) {
             (Some(span), Some(document)) => document.place(span, Reveal::Key),
             (_, document) => {
@@ -199,7 +201,7 @@ fn parse<'a>(document: Option<&Document>, text: &'a str) -> Result<Spanned<DeTab
         };
         Problem::error(place, Fault::new(format!("this is not TOML: {}", error.message())))
     };
-    Problems::new(errors.into_iter().map(problem).collect()).map_or(Ok(tree), Err)
+    Problems::new(errors.into_iter().map(told).collect()).map_or(Ok(tree), Err)
 }
 
 fn layers(sources: &Sources) -> Layers {

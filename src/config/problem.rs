@@ -192,10 +192,8 @@ impl fmt::Display for Place {
 
 impl Problems {
     /// `None` if there are none.
-    pub(super) fn new(mut problems: Vec<Problem>) -> Option<Self> {
-        problems.sort_by(|a, b| a.place.cmp(&b.place));
-        problems.dedup();
-        (!problems.is_empty()).then_some(Self(problems))
+    pub(super) fn new(problems: Vec<Problem>) -> Option<Self> {
+        (!problems.is_empty()).then_some(Self(ordered(problems)))
     }
 
     /// Each of them.
@@ -247,16 +245,31 @@ impl Document {
     }
 }
 
+/// In the order in which they are told, each once.
+pub(super) fn ordered(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by(|a, b| a.place.cmp(&b.place));
+    problems.dedup();
+    problems
+}
+
 /// What of `line` may be shown. Before a value on the same line there may be other values, after it a comment.
 fn visible(line: &str, meant: &Range<usize>, reveal: Reveal) -> Option<String> {
     let before = line.get(..meant.start)?;
-    if reveal == Reveal::Value && !before.contains(['"', '\'', '{', '[']) {
+    if reveal == Reveal::Value && is_alone(before) {
         return line.get(..meant.end).map(str::to_owned);
     }
     match line.split_once('=') {
         Some((key, _)) => Some(format!("{key}= …")),
         None => line.trim_start().starts_with('[').then(|| line.to_owned()),
     }
+}
+
+/// Whether all that stands before a value is its own key, or other elements of its array.
+fn is_alone(before: &str) -> bool {
+    let (key, rest) = before.split_once('=').unwrap_or((before, ""));
+    let array = rest.trim_start().strip_prefix('[');
+    !key.contains(['"', '\'', '{', '['])
+        && array.map_or(rest.trim().is_empty(), |elements| !elements.contains('{'))
 }
 
 /// The one of `known` that `word` was probably meant to be.

@@ -22,6 +22,7 @@ pub(super) struct Reader<'a> {
     settings: Vec<Setting>,
     schema: Vec<Key>,
     variables: BTreeSet<String>,
+    doubtful: Vec<String>,
     root: Option<&'a DeTable<'a>>,
 }
 
@@ -128,6 +129,7 @@ impl<'a> Reader<'a> {
             settings: Vec::new(),
             schema: Vec::new(),
             variables: BTreeSet::new(),
+            doubtful: Vec::new(),
             root,
         }
     }
@@ -206,6 +208,24 @@ impl<'a> Reader<'a> {
     /// Whether the settings of `--dev` stand behind all others.
     pub(super) const fn is_dev(&self) -> bool {
         !self.layers.dev.is_empty()
+    }
+
+    /// Takes note that something stands for `path` that could not be read: its default stands in.
+    pub(super) fn doubt(&mut self, path: String) {
+        self.doubtful.push(path);
+    }
+
+    /// An error of settings that do not fit together, told at the first that somebody has set. If one of them could not
+    /// be read, nobody knows whether they fit.
+    pub(super) fn contradiction(&mut self, paths: &[&str], fault: Fault) {
+        let doubted = |path: &&str| {
+            let rest = self.doubtful.iter().filter_map(|doubtful| doubtful.strip_prefix(*path));
+            rest.into_iter().any(|rest| rest.is_empty() || rest.starts_with(['[', '.']))
+        };
+        if !paths.iter().any(doubted) {
+            let place = self.place(paths);
+            self.error(place, fault);
+        }
     }
 
     pub(super) fn error(&mut self, place: Place, fault: Fault) {

@@ -44,10 +44,12 @@ pub fn size(text: &str) -> Result<usize, Fault> {
     let wrong = || {
         let fault =
             Fault::new(format!("expected a size such as \"16KiB\" or \"2MiB\", found {text:?}"));
-        match text.trim_end_matches(|c: char| c.is_ascii_alphabetic()).trim() {
-            "" => fault,
-            number if number.bytes().all(|byte| byte.is_ascii_digit()) => {
-                fault.hint(format!("the units are B, KiB, MiB and GiB: \"{number}KiB\""))
+        let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let letter = text.strip_prefix(number).and_then(|unit| unit.chars().next()).unwrap_or('k');
+        let near = SIZES.iter().find(|(unit, _)| unit.starts_with(letter.to_ascii_uppercase()));
+        match (number.trim().parse::<u64>(), near) {
+            (Ok(number), Some((unit, _))) => {
+                fault.hint(format!("the units are B, KiB, MiB and GiB: \"{number}{unit}\""))
             }
             _ => fault,
         }

@@ -138,7 +138,7 @@ mod tests {
     }
 
     fn chunks(parts: &[&'static [u8]]) -> Frames {
-        let parts: Vec<_> = parts.iter().copied().collect();
+        let parts: Vec<_> = parts.to_vec();
         Frames { ready: parts.into_iter(), ends: true }
     }
 

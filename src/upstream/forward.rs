@@ -121,6 +121,7 @@ impl Upstream {
             }
             Err(refusal) => {
                 let written = lent.wire().seal();
+                lent.lost();
                 let stale = lent.is_reused() && !written;
                 let trace = Trace { written, interim: interim.load(Ordering::Acquire) };
                 Err(Failure { error: explain(refusal, trace, lent.address()), stale })

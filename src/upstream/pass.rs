@@ -43,6 +43,7 @@ impl Upstream {
                 Err(refusal) => refusal,
             };
             let written = lent.wire().seal();
+            lent.lost();
             let unused =
                 refusal.take_message().map(Request::into_body).or(bodyless.then(Outgoing::empty));
             body = match unused {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::connection::{Connector, Link, Wire};
+use super::keep::time_to_keep;
 use super::options::Options;
 use super::{BuildError, ForwardError, Outgoing};
 
@@ -37,8 +38,6 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const REST: Duration = Duration::from_millis(10);
 /// How long a connection may take to close.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How much earlier than the backend's `Keep-Alive: timeout` a connection is dropped.
-const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
 /// How many connections are used only once after the backend closed one that rested, without having said so.
 const WARY_CONNECTIONS: u32 = 256;
 
@@ -46,6 +45,7 @@ const WARY_CONNECTIONS: u32 = 256;
 pub(super) struct Pool {
     connector: Connector,
     idle_timeout: Duration,
+    connections_max: usize,
     /// Most recently used last, and taken first, so that what is not needed runs out of time.
     idle: Mutex<Vec<Idle>>,
     /// One permit for each request on its way. No connection is made while one is idle, so this bounds them all.
@@ -75,6 +75,7 @@ struct Idle {
 
 /// A connection that one request has to itself. Dropping it closes the connection.
 pub(super) struct Lent {
+    pool: Arc<Pool>,
     sender: SendRequest<Outgoing>,
     wire: Arc<Wire>,
     address: SocketAddr,
@@ -105,6 +106,7 @@ impl Pool {
         Ok(Self {
             connector: Connector::new(options)?,
             idle_timeout: options.idle_timeout,
+            connections_max: given,
             idle: Mutex::new(Vec::new()),
             slots: Arc::new(Semaphore::new(given)),
             serial: AtomicU64::new(0),
@@ -128,7 +130,7 @@ impl Pool {
         let idle = if freshness == Freshness::Reused { self.pop() } else { None };
         match idle {
             Some(idle) if idle.sender.is_ready() && idle.wire.is_quiet() => {
-                return Ok(idle.lend(slot, self.idle_timeout));
+                return Ok(idle.lend(Arc::clone(self), slot));
             }
             Some(_) => self.grow_wary(),
             None => {}
@@ -152,7 +154,13 @@ impl Pool {
         let (back, returned) = mpsc::channel(1);
         let driver = Driver { pool: Arc::clone(self), wire: Arc::clone(&wire), address };
         self.tracker.spawn(driver.run(connection.with_upgrades(), returned));
-        Ok(Lent { sender, wire, address, back, slot, reused: false, keep: self.idle_timeout })
+        let (pool, keep) = (Arc::clone(self), self.idle_timeout);
+        Ok(Lent { pool, sender, wire, address, back, slot, reused: false, keep })
+    }
+
+    /// How many requests are on their way, and connections at rest after one.
+    pub(super) fn busy(&self) -> usize {
+        self.connections_max.saturating_sub(self.slots.available_permits())
     }
 
     fn pop(&self) -> Option<Idle> {
@@ -186,9 +194,10 @@ impl Pool {
 }
 
 impl Idle {
-    fn lend(self, slot: OwnedSemaphorePermit, idle_timeout: Duration) -> Lent {
+    fn lend(self, pool: Arc<Pool>, slot: OwnedSemaphorePermit) -> Lent {
         let Self { sender, wire, address, back, .. } = self;
-        Lent { sender, wire, address, back, slot, reused: true, keep: idle_timeout }
+        let keep = pool.idle_timeout;
+        Lent { pool, sender, wire, address, back, slot, reused: true, keep }
     }
 }
 
@@ -213,17 +222,25 @@ impl Lent {
     ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
         self.wire.arm();
         let response = self.sender.try_send_request(request).await?;
-        if let Some(promise) = keep_alive_timeout(response.headers()) {
-            self.keep = self.keep.min(promise.saturating_sub(KEEP_ALIVE_MARGIN));
-        }
+        self.keep = self.keep.min(time_to_keep(&response));
         Ok(response)
+    }
+
+    /// Notes that a request failed here: if others had not, the backend was closing, and the next ones are spared that.
+    pub(super) fn lost(&self) {
+        if self.reused {
+            self.pool.grow_wary();
+        }
     }
 
     /// Ends the loan; `rest` is what has not been read of the answer.
     pub(super) fn give_back(self, rest: Option<Incoming>) {
-        let Self { sender, back, slot, keep, .. } = self;
-        // If the task is gone, so is the connection, and there is nothing to give back.
-        drop(back.clone().try_send(Returned { sender, rest, keep, slot, back }));
+        let Self { pool, sender, back, slot, keep, .. } = self;
+        let returned = Returned { sender, rest, keep, slot, back: back.clone() };
+        // If the task is gone, so is the connection: closed with the answer, and perhaps without a word.
+        if back.try_send(returned).is_err() && !keep.is_zero() {
+            pool.grow_wary();
+        }
     }
 }
 
@@ -274,7 +291,12 @@ impl Driver {
             let Some(given) = given else { return };
             let keep = given.keep;
             let recovered = tokio::select! {
-                _ = &mut connection => return,
+                _ = &mut connection => {
+                    if !keep.is_zero() {
+                        self.pool.grow_wary();
+                    }
+                    return;
+                }
                 recovered = self.recover(given) => recovered,
             };
             let Some((idle, slot)) = recovered else { break };
@@ -318,34 +340,4 @@ async fn drain(rest: Option<Incoming>) -> bool {
         left = less;
     }
     true
-}
-
-/// The `timeout` of a `Keep-Alive` field, in seconds (RFC 2068, §19.7.1.1; Node, gunicorn and Apache send it).
-fn keep_alive_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get("keep-alive")?.to_str().ok()?;
-    value.split(',').find_map(|parameter| {
-        let (name, value) = parameter.split_once('=')?;
-        let seconds = value.trim().trim_matches('"').parse().ok()?;
-        name.trim().eq_ignore_ascii_case("timeout").then(|| Duration::from_secs(seconds))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_keep_alive_timeout_is_read_as_node_gunicorn_and_apache_write_it() {
-        let read = |value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("keep-alive", http::HeaderValue::from_static(value));
-            keep_alive_timeout(&headers)
-        };
-        assert_eq!(read("timeout=5"), Some(Duration::from_secs(5)));
-        assert_eq!(read("timeout=5, max=100"), Some(Duration::from_secs(5)));
-        assert_eq!(read("max=100, Timeout = 2"), Some(Duration::from_secs(2)));
-        for garbage in ["", "300", "timeout", "timeout=", "timeout=-1", "timeout=soon"] {
-            assert_eq!(read(garbage), None, "{garbage}");
-        }
-    }
 }

@@ -11,6 +11,7 @@ use oncehook::claim::record::{Operation, Record, StoreTime};
 use oncehook::clock::Monotonic;
 
 use super::claim_protocol::{Mutant, Protocol, Run, Told, terms};
+use super::claim_random::Random;
 
 /// How long a store operation may take before it is given up.
 pub(crate) const STORE_TIMEOUT: u64 = 250;
@@ -20,36 +21,6 @@ pub(crate) const UPSTREAM_TIMEOUT: u64 = 8_000;
 pub(crate) const PAUSES: [u64; 4] = [1_000, 2_000, 4_000, 8_000];
 /// How long an unfinished operation is retried for, and how often.
 pub(crate) const BACKGROUND: (u64, u64) = (10_000, 500);
-
-/// Sebastiano Vigna's splitmix64.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number from `low` to below `high`.
-    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high - low)
-    }
-
-    pub(crate) fn percent(&mut self, chance: u64) -> bool {
-        self.between(0, 100) < chance
-    }
-
-    fn index(&mut self, length: usize) -> usize {
-        usize::try_from(self.between(0, u64::try_from(length).unwrap())).unwrap()
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Happening {
@@ -159,7 +130,7 @@ pub(crate) struct Fleet {
 }
 
 impl Replica {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { local: Record::Vacant, cut_off_until: 0, out_since: None, active: None }
     }
 }
@@ -247,7 +218,7 @@ impl Fleet {
         self.agenda.push(Reverse((at.max(self.now), self.entries, happening)));
     }
 
-    pub(crate) fn note(&mut self, line: String) {
+    pub(crate) fn note(&mut self, line: &str) {
         self.trace.push(format!("{:>6} {line}", self.now));
     }
 
@@ -281,7 +252,7 @@ impl Fleet {
         for _ in 0..HAPPENINGS_MAX {
             let Some(Reverse((at, _, happening))) = self.agenda.pop() else { return };
             self.now = at;
-            self.note(format!("{happening:?}"));
+            self.note(&format!("{happening:?}"));
             self.happen(happening);
             if self.broken.is_none() {
                 self.broken = check(self);
@@ -298,7 +269,7 @@ impl Fleet {
             Happening::Attempt { sender } => self.attempt(sender),
             Happening::Apply { exchange, awaited } => self.arrive_at_store(exchange, awaited),
             Happening::Resume { exchange } if self.exchanges[exchange].alive => {
-                let input = self.exchanges[exchange].input.take().unwrap();
+                let input = self.exchanges[exchange].input.take().expect("an input");
                 self.step(exchange, input);
             }
             Happening::Write { exchange } if self.exchanges[exchange].alive => self.write(exchange),
@@ -356,37 +327,17 @@ impl Fleet {
                 self.at(at, Happening::Crash { replica });
             }
             1 => {
-                self.note(format!("replica {replica} is cut off"));
+                self.note(&format!("replica {replica} is cut off"));
                 self.tally.excuses += 1;
                 self.replicas[replica].cut_off_until = self.now + self.random.between(500, 15_000);
             }
             _ => {
-                self.note("the store forgets".to_owned());
+                self.note("the store forgets");
                 self.tally.excuses += 1;
                 self.tally.forgotten = true;
                 self.shared = Record::Vacant;
             }
         }
-    }
-
-    fn crash(&mut self, replica: usize) {
-        let lost = self.exchanges.iter().filter(|sending| sending.replica == replica);
-        let costs = lost.clone().any(Sending::knows_alone)
-            || matches!(self.replicas[replica].local, Record::Settled { .. });
-        self.tally.excuses += u64::from(costs);
-        let dying: Vec<usize> =
-            lost.filter(|sending| sending.alive).map(|sending| sending.exchange).collect();
-        for exchange in dying {
-            self.exchanges[exchange].alive = false;
-            for sender in std::mem::take(&mut self.exchanges[exchange].senders) {
-                self.tell(sender, Told::Retry { after: None });
-            }
-        }
-        for sending in self.exchanges.iter_mut().filter(|sending| sending.replica == replica) {
-            sending.unfinished = None;
-        }
-        self.replicas[replica] =
-            Replica { cut_off_until: self.replicas[replica].cut_off_until, ..Replica::new() };
     }
 
     /// Begins the outstanding effect.
@@ -400,7 +351,7 @@ impl Fleet {
                 self.resume(exchange, 0, Input::Replied(reply));
             }
             Effect::Wait(wait) => {
-                let wait = u64::try_from(wait.as_millis()).unwrap() + 1;
+                let wait = u64::try_from(wait.as_millis()).expect("a short wait") + 1;
                 self.resume(exchange, wait, Input::Woke);
             }
             Effect::Forward { .. } => {
@@ -417,7 +368,9 @@ impl Fleet {
                     self.broken = Some(format!("answered after {took} ms"));
                 }
                 self.replicas[self.exchanges[exchange].replica].active = None;
-                senders.into_iter().for_each(|sender| self.tell(sender, told));
+                for sender in senders {
+                    self.tell(sender, told);
+                }
                 self.at(
                     self.now,
                     Happening::Background { exchange, until: self.now + BACKGROUND.0 },

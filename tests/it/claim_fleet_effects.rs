@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use oncehook::claim::exchange::{Effect, Input, OnStoreError, Outcome};
-use oncehook::claim::record::{Operation, Reply};
+use oncehook::claim::record::{Operation, Record, Reply};
 
 use super::claim_fleet::{
-    BACKGROUND, Fleet, Happening, Mood, PAUSES, STORE_TIMEOUT, Sending, UPSTREAM_TIMEOUT,
+    BACKGROUND, Fleet, Happening, Mood, PAUSES, Replica, STORE_TIMEOUT, Sending, UPSTREAM_TIMEOUT,
 };
 use super::claim_protocol::Told;
 
@@ -20,6 +20,26 @@ impl Sending {
 }
 
 impl Fleet {
+    pub(super) fn crash(&mut self, replica: usize) {
+        let lost = self.exchanges.iter().filter(|sending| sending.replica == replica);
+        let costs = lost.clone().any(Sending::knows_alone)
+            || matches!(self.replicas[replica].local, Record::Settled { .. });
+        self.tally.excuses += u64::from(costs);
+        let dying: Vec<usize> =
+            lost.filter(|sending| sending.alive).map(|sending| sending.exchange).collect();
+        for exchange in dying {
+            self.exchanges[exchange].alive = false;
+            for sender in std::mem::take(&mut self.exchanges[exchange].senders) {
+                self.tell(sender, Told::Retry { after: None });
+            }
+        }
+        for sending in self.exchanges.iter_mut().filter(|sending| sending.replica == replica) {
+            sending.unfinished = None;
+        }
+        self.replicas[replica] =
+            Replica { cut_off_until: self.replicas[replica].cut_off_until, ..Replica::new() };
+    }
+
     /// Asks the shared store; or fails to.
     pub(super) fn ask(&mut self, exchange: usize, operation: Operation) {
         let replica = self.exchanges[exchange].replica;
@@ -35,7 +55,7 @@ impl Fleet {
             self.at(self.now + takes, Happening::Apply { exchange, awaited: true });
             return;
         }
-        self.note(format!("the reply to {operation:?} of exchange {exchange} is lost"));
+        self.note(&format!("the reply to {operation:?} of exchange {exchange} is lost"));
         let alone = self.terms.on_store_error != OnStoreError::Reject;
         self.tally.excuses += match operation {
             Operation::Claim { .. } => u64::from(alone),
@@ -75,7 +95,7 @@ impl Fleet {
         self.tally.recorded |= matches!(operation, Operation::Settle { .. });
         let (owner, now) = (self.exchanges[exchange].owner, self.store_time());
         let reply = self.protocol.apply(&mut self.shared, owner, operation, now);
-        self.note(format!("exchange {exchange}: {operation:?} -> {reply:?}"));
+        self.note(&format!("exchange {exchange}: {operation:?} -> {reply:?}"));
         reply
     }
 
@@ -100,7 +120,7 @@ impl Fleet {
         if !self.random.percent(20) || !self.strikes() {
             return 0;
         }
-        self.note(format!("exchange {exchange} stalls"));
+        self.note(&format!("exchange {exchange} stalls"));
         self.tally.excuses += u64::from(self.exchanges[exchange].written);
         self.exchanges[exchange].stalled = true;
         self.random.between(7_000, 25_000)
@@ -117,7 +137,7 @@ impl Fleet {
             return self.resume(exchange, 0, Input::Forwarded(Outcome::Unreached));
         }
         self.tally.forwards += 1;
-        self.note(format!("exchange {exchange} forwards attempt {attempt}, marked: {marked}"));
+        self.note(&format!("exchange {exchange} forwards attempt {attempt}, marked: {marked}"));
         let left = u64::try_from(deadline.since(self.monotonic()).as_millis()).unwrap_or(u64::MAX);
         let budget = left.min(UPSTREAM_TIMEOUT);
         let slowest = if self.random.percent(30) { 4_000 } else { 100 };
@@ -177,7 +197,7 @@ impl Fleet {
 
     /// What a sender does with what it is told.
     pub(super) fn tell(&mut self, sender: usize, told: Told) {
-        self.note(format!("sender {sender} is told {told:?}"));
+        self.note(&format!("sender {sender} is told {told:?}"));
         if told.acknowledges() && self.tally.accepted == 0 {
             self.broken = Some("a 2xx before the delivery".to_owned());
         }
@@ -186,9 +206,10 @@ impl Fleet {
         let attempts = self.senders[sender].attempts;
         match told {
             Told::Retry { after } if attempts <= PAUSES.len() => {
+                // A header has whole seconds.
+                let seconds = |after: Duration| after.as_millis().div_ceil(1_000);
                 let pause = after.map_or(PAUSES[attempts - 1], |after| {
-                    // A header has whole seconds.
-                    after.as_secs() * 1_000 + if after.subsec_nanos() > 0 { 1_000 } else { 0 }
+                    u64::try_from(seconds(after)).expect("a short pause") * 1_000
                 });
                 self.at(self.now + pause, Happening::Attempt { sender });
             }

@@ -86,10 +86,15 @@ impl ClaimModel {
             || match state.copies[copy - REPLICAS].stage {
                 Stage::Coming => false,
                 // It would share the exchange.
-                Stage::Active { .. } => self.world.terms.on_store_error == OnStoreError::Reject,
+                // The model finds what comes of it otherwise: a replica that is cut off between a delivery and its settle
+                // would have another copy win in its own store before it has settled there.
+                Stage::Active { .. } => {
+                    self.world.terms.on_store_error == OnStoreError::Reject
+                        || self.world.protocol.has(Mutant::ExchangesNotShared)
+                }
                 Stage::Over { .. } | Stage::Dead => true,
             };
-        free && state.copies[copy].stage == Stage::Coming && state.now % 2 == 0
+        free && state.copies[copy].stage == Stage::Coming && state.now.is_multiple_of(2)
     }
 
     fn faults_of(&self, state: &State, copy: usize, actions: &mut Vec<Action>) {
@@ -277,6 +282,7 @@ fn failures<C: Checker<ClaimModel>>(checker: &C) -> Vec<String> {
     failures.map(|(name, path)| format!("{name}: {:?}", path.into_actions())).collect()
 }
 
+#[expect(clippy::print_stdout, reason = "how many states there are, for who tunes the model")]
 fn check_the_real_protocol(model: ClaimModel) {
     let checker = model.checker().threads(2).spawn_bfs().join();
     println!(
@@ -308,25 +314,27 @@ fn the_protocol_keeps_its_guarantee_while_a_replica_cut_off_decides_alone() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "how many states it takes, for who tunes the model")]
 fn the_model_finds_every_mutant_of_the_protocol() {
     let mut found = 0;
     for mutant in MUTANTS.into_iter().filter(|mutant| *mutant != Mutant::FollowersEarly) {
-        let policy = if mutant == Mutant::LocalUnmarked {
-            OnStoreError::Local
-        } else {
-            OnStoreError::Reject
-        };
-        let model = ClaimModel::new(Some(mutant), policy);
+        let alone = [Mutant::LocalUnmarked, Mutant::ExchangesNotShared].contains(&mutant);
+        let policy = if alone { OnStoreError::Local } else { OnStoreError::Reject };
+        let mut model = ClaimModel::new(Some(mutant), policy);
+        if mutant == Mutant::ExchangesNotShared {
+            // One fault is enough, and the copies that meet make for many more states.
+            (model.faults_max, model.failures_max) = (1, 0);
+        }
         let checker =
             model.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
         let failures = failures(&checker);
         println!(
-            "{mutant:?}: {} states, {} failures",
+            "{mutant:?}: {} states, {:?}",
             checker.unique_state_count(),
-            failures.len()
+            failures.iter().filter_map(|failure| failure.split(':').next()).collect::<Vec<_>>()
         );
         assert!(!failures.is_empty(), "{mutant:?} is not found");
         found += 1;
     }
-    assert_eq!(found, 16);
+    assert_eq!(found, MUTANTS.len() - 1);
 }

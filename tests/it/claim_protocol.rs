@@ -59,6 +59,8 @@ pub(crate) enum Mutant {
     LostClaimIsWon,
     /// A replica that decides alone does not mark what it forwards.
     LocalUnmarked,
+    /// Copies that meet in a replica do not share an exchange, although it decides alone (model only: the shell's duty).
+    ExchangesNotShared,
     /// All exchanges of a replica use one owner.
     OwnerShared,
     /// Followers of an exchange are answered before it is (simulation only: the model has no followers).
@@ -66,7 +68,7 @@ pub(crate) enum Mutant {
 }
 
 /// All of them.
-pub(crate) const MUTANTS: [Mutant; 17] = [
+pub(crate) const MUTANTS: [Mutant; 18] = [
     Mutant::AnyoneReleases,
     Mutant::SettleNeedsOwner,
     Mutant::RunningLeaseTaken,
@@ -82,6 +84,7 @@ pub(crate) const MUTANTS: [Mutant; 17] = [
     Mutant::FailureIsDelivery,
     Mutant::LostClaimIsWon,
     Mutant::LocalUnmarked,
+    Mutant::ExchangesNotShared,
     Mutant::OwnerShared,
     Mutant::FollowersEarly,
 ];
@@ -97,7 +100,7 @@ impl Protocol {
 
     pub(crate) fn owner(self, of_its_own: u128, replica: usize) -> Owner {
         Owner(if self.has(Mutant::OwnerShared) {
-            u128::try_from(replica).unwrap()
+            u128::try_from(replica).expect("a replica")
         } else {
             of_its_own
         })
@@ -162,11 +165,17 @@ impl Protocol {
                 now = now.max(until);
             }
         }
-        match apply(slot, owner, claim, now) {
+        let reply = apply(slot, owner, claim, now);
+        match reply {
             Reply::Won { attempt, .. } if self.has(Mutant::MarkDropped) => {
                 Reply::Won { attempt, possible_duplicate: false }
             }
-            reply => reply,
+            Reply::Won { .. }
+            | Reply::Busy { .. }
+            | Reply::Duplicate { .. }
+            | Reply::Done
+            | Reply::AlreadySettled
+            | Reply::Fenced => reply,
         }
     }
 }
@@ -194,7 +203,7 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn start(terms: Terms, owner: Owner, now: Monotonic) -> Self {
         let (exchange, effect) = Exchange::start(terms, owner, DIGEST, now);
-        let term = terms.lease.checked_sub(terms.guard).unwrap();
+        let term = terms.lease.saturating_sub(terms.guard);
         Self { exchange, effect, begun: now, term, waited: false }
     }
 
@@ -239,7 +248,9 @@ impl Protocol {
             Input::StoreFailed { .. } if self.has(Mutant::LostClaimIsWon) && claiming => {
                 Input::Replied(Reply::Won { attempt: 1, possible_duplicate: false })
             }
-            input => input,
+            Input::Replied(_) | Input::StoreFailed { .. } | Input::Woke | Input::Forwarded(_) => {
+                input
+            }
         }
     }
 
@@ -278,7 +289,6 @@ impl Told {
     pub(crate) fn of(conclusion: Conclusion, waited: bool) -> Self {
         match conclusion {
             Conclusion::Forwarded(Outcome::Delivered(_)) => Self::Delivered,
-            Conclusion::Forwarded(Outcome::Refused(_)) => Self::Refused,
             Conclusion::Suppressed | Conclusion::Duplicate { verdict: Verdict::Unknown, .. } => {
                 Self::Unknown
             }
@@ -286,7 +296,8 @@ impl Told {
                 Self::Collapsed
             }
             Conclusion::Duplicate { verdict: Verdict::Delivered(_), .. } => Self::Duplicate,
-            Conclusion::Duplicate { verdict: Verdict::Refused(_), .. } => Self::Refused,
+            Conclusion::Forwarded(Outcome::Refused(_))
+            | Conclusion::Duplicate { verdict: Verdict::Refused(_), .. } => Self::Refused,
             Conclusion::Forwarded(Outcome::Overloaded { retry_after, .. }) => {
                 Self::Retry { after: retry_after }
             }

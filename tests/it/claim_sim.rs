@@ -12,9 +12,6 @@ const RUNS: u64 = 200;
 /// Within how many seeds a mutant must be found.
 const MUTANT_RUNS: u64 = 4_000;
 
-/// Those that only the model finds: they take two faults and a failure in one order.
-const TOO_RARE: [Mutant; 0] = [];
-
 fn check(fleet: &Fleet) -> Option<String> {
     let Tally { accepted, unmarked, excuses, recorded, forgotten, .. } = fleet.tally;
     if accepted > 1 + excuses {
@@ -68,6 +65,7 @@ fn number_from(variable: &str) -> Option<u64> {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "what came of all seeds, for who tunes the simulation")]
 fn the_protocol_keeps_its_guarantee_at_random() {
     let seeds = match number_from("ONCEHOOK_SIM_SEED") {
         Some(seed) => seed..seed + 1,
@@ -87,12 +85,17 @@ fn the_protocol_keeps_its_guarantee_at_random() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "how many seeds it takes, for who tunes the simulation")]
 fn the_simulation_finds_the_mutants_of_the_protocol() {
-    for mutant in MUTANTS {
-        let found = (0..MUTANT_RUNS)
-            .find_map(|seed| run(seed, Protocol(Some(mutant))).err().map(|broken| (seed, broken)));
-        let line = found.as_ref().and_then(|(_, broken)| broken.lines().next());
-        println!("{mutant:?}: {line:?}");
-        assert!(found.is_some() || TOO_RARE.contains(&mutant), "{mutant:?} is not found");
+    for mutant in MUTANTS.into_iter().filter(|mutant| *mutant != Mutant::ExchangesNotShared) {
+        let broken = |seed| run(seed, Protocol(Some(mutant))).err().map(|broken| (seed, broken));
+        let Some((seed, broken)) = (0..MUTANT_RUNS).find_map(broken) else {
+            panic!("{mutant:?} is not found within {MUTANT_RUNS} seeds")
+        };
+        println!("{mutant:?}: {}", broken.lines().next().unwrap_or_default());
+        assert!(
+            run(seed, Protocol(None)).is_ok(),
+            "seed {seed} shows nothing: the real protocol fails too"
+        );
     }
 }

@@ -50,6 +50,7 @@ pub(crate) struct Copy {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::large_enum_variant, reason = "most of a state's copies are active")]
 pub(crate) enum Stage {
     Coming,
     Active { run: Run, doing: Doing, stalled_until: u64 },
@@ -114,10 +115,20 @@ pub(crate) struct World {
     pub(crate) terms: Terms,
 }
 
+impl Copy {
+    fn die(&mut self) {
+        match &mut self.stage {
+            Stage::Over { unfinished, .. } => *unfinished = None,
+            stage @ Stage::Active { .. } => *stage = Stage::Dead,
+            Stage::Coming | Stage::Dead => {}
+        }
+    }
+}
+
 impl State {
     pub(crate) fn new(protocol: Protocol) -> Self {
         let copies = std::array::from_fn(|copy| {
-            let owner = protocol.owner(100 + u128::try_from(copy).unwrap(), replica(copy));
+            let owner = protocol.owner(100 + u128::try_from(copy).expect("a copy"), replica(copy));
             Copy { owner, stage: Stage::Coming, late: None }
         });
         Self {
@@ -236,7 +247,12 @@ impl World {
                 let told = match Told::of(answer.conclusion, run.waited) {
                     // For how long makes no difference here.
                     Told::Retry { after: Some(_) } => Told::Retry { after: Some(Duration::ZERO) },
-                    told => told,
+                    told @ (Told::Delivered
+                    | Told::Duplicate
+                    | Told::Collapsed
+                    | Told::Unknown
+                    | Told::Refused
+                    | Told::Retry { after: None }) => told,
                 };
                 state.copies[copy].stage = Stage::Over { told, unfinished: answer.unfinished };
                 return;
@@ -259,7 +275,7 @@ impl World {
 
     /// Notes that the request has been written, and what will come of it.
     fn written(&self, state: &mut State, copy: usize, outcome: Outcome) {
-        let latest = state.now + self.terms.lease.checked_sub(self.terms.guard).unwrap().as_secs();
+        let latest = state.now + self.terms.lease.saturating_sub(self.terms.guard).as_secs();
         let Stage::Active { run, doing, .. } = &mut state.copies[copy].stage else {
             unreachable!()
         };
@@ -283,23 +299,20 @@ impl World {
         match fault {
             Fault::Crash(struck) => {
                 state.local[struck] = Record::Vacant;
-                for copy in (0..COPIES).filter(|copy| replica(*copy) == struck) {
-                    match &mut state.copies[copy].stage {
-                        Stage::Over { unfinished, .. } => *unfinished = None,
-                        stage @ Stage::Active { .. } => *stage = Stage::Dead,
-                        Stage::Coming | Stage::Dead => {}
-                    }
+                let copies = state.copies.iter_mut().enumerate();
+                for (_, dying) in copies.filter(|(copy, _)| replica(*copy) == struck) {
+                    dying.die();
                 }
             }
             Fault::CutOff(replica) => state.cut_off[replica] = true,
             Fault::Stall(copy) => self.stall(state, copy, None),
             Fault::StallOnReply(copy) => {
-                let operation = self.outstanding(state, copy);
+                let operation = outstanding(state, copy);
                 let reply = self.apply_shared(state, copy, &operation);
                 self.stall(state, copy, Some(Doing::Replied(reply)));
             }
             Fault::ReplyLost(copy) => {
-                state.copies[copy].late = Some(self.outstanding(state, copy));
+                state.copies[copy].late = Some(outstanding(state, copy));
                 self.step(state, copy, Input::StoreFailed { outage: Duration::from_secs(1) });
             }
             Fault::AnswerLost(copy) => self.written(state, copy, Outcome::Ambiguous),
@@ -308,12 +321,6 @@ impl World {
                 state.forgotten = true;
             }
         }
-    }
-
-    fn outstanding(&self, state: &State, copy: usize) -> Operation {
-        let Stage::Active { run, .. } = &state.copies[copy].stage else { unreachable!() };
-        let Effect::Store(Place::Shared, operation) = run.effect else { unreachable!() };
-        operation
     }
 
     fn stall(&self, state: &mut State, copy: usize, now_doing: Option<Doing>) {
@@ -335,7 +342,7 @@ impl World {
             Fault::Stall(copy) => state.knows_alone(copy),
             Fault::StallOnReply(_) => false,
             Fault::CutOff(_) | Fault::Forget | Fault::AnswerLost(_) => true,
-            Fault::ReplyLost(copy) => match self.outstanding(state, copy) {
+            Fault::ReplyLost(copy) => match outstanding(state, copy) {
                 Operation::Claim { .. } => alone,
                 Operation::Settle { .. } => true,
                 Operation::Release { .. } => false,
@@ -376,4 +383,11 @@ impl World {
         }
         None
     }
+}
+
+/// What `copy` asks, or is about to ask, of the shared store.
+fn outstanding(state: &State, copy: usize) -> Operation {
+    let Stage::Active { run, .. } = &state.copies[copy].stage else { unreachable!() };
+    let Effect::Store(Place::Shared, operation) = run.effect else { unreachable!() };
+    operation
 }

@@ -7,6 +7,9 @@
     clippy::as_conversions,
     clippy::disallowed_methods,
     clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::excessive_nesting,
+    clippy::wildcard_enum_match_arm,
     reason = "a test that meets what it did not expect should stop and say so"
 )]
 
@@ -16,9 +19,11 @@ mod claim_fleet;
 mod claim_fleet_effects;
 mod claim_model;
 mod claim_protocol;
+mod claim_random;
 mod claim_sim;
 mod claim_world;
 mod cli;
+mod config;
 mod gateway;
 mod listener;
 mod listener_limits;

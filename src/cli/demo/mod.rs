@@ -1,8 +1,8 @@
 //! `oncehook demo`: a gateway, a sample backend and simulated nodes in one process, over real sockets and real TLS.
 //!
-//! It plays the scenes of [`scene`], keeps score in [`score`], tells of it in [`frame`], and ends well only if the backend got every event exactly
-//! once. The nodes are those of `trigger`, the backend is that of `listen`, the gateway that of `run --dev` with a
-//! self-signed certificate.
+//! It plays the scenes of [`scene`], keeps score in [`score`], tells what it means in [`frame`], and ends well only if
+//! the backend got every event exactly once. The nodes are those of `trigger`, the backend is that of `listen`, the
+//! gateway that of `run --dev` with a self-signed certificate.
 
 pub mod frame;
 pub mod scene;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::super::backend::{Backend, RoutePath};
-use super::super::problem::{Fault, Place};
+use super::super::problem::Fault;
 use super::super::raw::RawTls;
 use super::super::raw::routes::{RawRelay, RawRoute, RawUpstream};
 use super::super::reader::Reader;
@@ -78,7 +78,7 @@ fn backend(reader: &mut Reader<'_>, raw: &RawRoute, upstream: &RawUpstream) -> O
 pub(super) fn relay(raw: RawRelay) -> Relay {
     match raw.target {
         Target::NotFound => Relay::NotFound,
-        Target::Backend(backend) => Relay::Backend(raw.terms.with(backend)),
+        Target::Backend(backend) => Relay::Backend(Box::new(raw.terms.with(backend))),
     }
 }
 
@@ -90,12 +90,11 @@ pub(super) fn no_route(reader: &mut Reader<'_>, enabled: bool, (any_route, relay
     let fault = Fault::new("there is no backend: no path takes webhooks");
     let hint =
         "set backend in [upstream], or add [[route]] with path and backend; or use --backend URL";
-    reader.error(Place::Nowhere, fault.hint(hint));
+    reader.contradiction(&["route", "upstream"], fault.hint(hint));
 }
 
 pub(super) fn tls(reader: &mut Reader<'_>, raw: RawTls) -> Tls {
-    let place =
-        reader.place(&["tls.self_signed", "tls.enabled", "tls.certificate[0].certificate_file"]);
+    let paths = &["tls.self_signed", "tls.enabled", "tls.certificate"];
     let said = !raw.certificates.is_empty();
     if !raw.enabled {
         if said {
@@ -108,8 +107,8 @@ pub(super) fn tls(reader: &mut Reader<'_>, raw: RawTls) -> Tls {
         return Tls::Off;
     }
     if raw.self_signed && reader.is_set("tls.self_signed") && said {
-        reader.error(
-            place,
+        reader.contradiction(
+            paths,
             Fault::new("there is [[tls.certificate]] too")
                 .hint("keep one of the two")
                 .of("tls.self_signed"),
@@ -123,7 +122,7 @@ pub(super) fn tls(reader: &mut Reader<'_>, raw: RawTls) -> Tls {
         let fault = Fault::new("TLS is on, and there is no certificate");
         let hint = "add [[tls.certificate]] with certificate_file and key_file; or, where something else ends TLS, \
                     set enabled = false in [tls]";
-        reader.error(place, fault.hint(hint));
+        reader.contradiction(paths, fault.hint(hint));
     }
     Tls::Certificates(raw.certificates.into_iter().flatten().collect())
 }
@@ -133,10 +132,9 @@ pub(super) fn addresses(reader: &mut Reader<'_>, config: &Config) {
     let (listen, admin) = (config.listen.address, config.admin.address);
     loops(reader, config);
     if listen.port() == admin.port() && listen.port() != 0 && overlap(listen, admin) {
-        let place = reader.place(&["admin.address", "listen.address"]);
         let fault = Fault::new(format!("senders connect to {listen} too (listen.address)"));
-        reader.error(
-            place,
+        reader.contradiction(
+            &["admin.address", "listen.address"],
             fault.hint("give health and metrics a port of their own").of("admin.address"),
         );
     }
@@ -158,9 +156,10 @@ pub(super) fn addresses(reader: &mut Reader<'_>, config: &Config) {
     if !admin.ip().is_loopback() {
         let place = reader.place(&["admin.address"]);
         let fault = Fault::new(format!(
-            "{admin} is not a loopback address: whoever reaches it reads the metrics"
-        ));
-        reader.warning(place, fault.of("admin.address"));
+            "{admin} is not a loopback address, and the pages ask nobody who they are"
+        ))
+        .hint("listen on 127.0.0.1 or [::1]; a probe can run `oncehook healthcheck` beside the gateway");
+        reader.error(place, fault.of("admin.address"));
     }
 }
 
@@ -176,11 +175,13 @@ fn loops(reader: &mut Reader<'_>, config: &Config) {
         let own =
             [("listen.address", config.listen.address), ("admin.address", config.admin.address)];
         for (name, address) in own.into_iter().filter(|(_, address)| backend.is(*address)) {
-            let place = reader.place(&[&path, "upstream.backend", name]);
             let fault = Fault::new(format!(
                 "the backend {backend} is this gateway itself ({name} is {address})"
             ));
-            reader.error(place, fault.hint("name the service that handles the webhooks"));
+            reader.contradiction(
+                &[&path, "upstream.backend", name],
+                fault.hint("name the service that handles the webhooks"),
+            );
         }
     }
 }

@@ -54,20 +54,16 @@ fn sizes(reader: &mut Reader<'_>, config: &Config) {
     let limits = &config.limits;
     let mut at_most = |low: (&str, usize), high: (&str, usize), why: &str| {
         if low.1 > high.1 {
-            let place = reader.place(&[low.0, high.0]);
-            reader
-                .error(place, Fault::new(format!("`{}` is more than `{}`: {why}", low.0, high.0)));
+            reader.contradiction(
+                &[low.0, high.0],
+                Fault::new(format!("`{}` is more than `{}`: {why}", low.0, high.0)),
+            );
         }
     };
     at_most(
         ("limits.body_bytes_max", limits.body_bytes_max),
         ("limits.body_memory_bytes_max", limits.body_memory_bytes_max),
         "the largest body could never be taken",
-    );
-    at_most(
-        ("limits.token_bytes_max", limits.token_bytes_max),
-        ("limits.head_bytes_max", limits.head_bytes_max),
-        "the token is a part of the head",
     );
     at_most(
         ("limits.connections_per_source_max", limits.connections_per_source_max),

@@ -55,9 +55,8 @@ fn redis(reader: &mut Reader<'_>, raw: RawRedis, claim: &Claim) -> Option<Redis>
     let username = server.username.or(raw.username);
     let password = server.password.or(raw.password);
     if username.is_some() && password.is_none() && !raw.password_failed {
-        let place = reader.place(&["store.redis.username", "store.redis.url"]);
-        reader.error(
-            place,
+        reader.contradiction(
+            &["store.redis.username", "store.redis.url", "store.redis.password"],
             Fault::new("there is a user, and no password")
                 .hint("set password_file")
                 .of("store.redis"),
@@ -85,13 +84,12 @@ fn redis(reader: &mut Reader<'_>, raw: RawRedis, claim: &Claim) -> Option<Redis>
 
 fn timeouts(reader: &mut Reader<'_>, raw: &RawRedis, claim: &Claim) {
     if raw.operation_timeout >= claim.guard {
-        let place = reader.place(&["store.redis.operation_timeout", "claim.guard"]);
         let fault = Fault::new(format!(
             "`store.redis.operation_timeout` ({}) must be less than `claim.guard` ({}): what the backend said is recorded \
              in that time",
             text(raw.operation_timeout),
             text(claim.guard)
         ));
-        reader.error(place, fault);
+        reader.contradiction(&["store.redis.operation_timeout", "claim.guard"], fault);
     }
 }

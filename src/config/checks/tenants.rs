@@ -143,13 +143,15 @@ pub(super) fn unknown(reader: &mut Reader<'_>, tenants: &[Tenant], routes: &[Che
     let known: Vec<&str> = tenants.iter().map(|tenant| tenant.name.as_str()).collect();
     for Checked { route, section } in routes {
         for name in route.tenants.iter().filter(|name| !known.contains(&name.as_str())) {
-            let place = reader.place(&[&format!("{section}.tenants")]);
             let fault = Fault::new(format!("there is no tenant `{name}`"));
             let fault = match closest(name.as_str(), known.iter().copied()) {
                 Some(close) => fault.hint(format!("did you mean `{close}`?")),
                 None => fault.hint(format!("the tenants are: {}", known.join(", "))),
             };
-            reader.error(place, fault.of("route.tenants"));
+            reader.contradiction(
+                &[&format!("{section}.tenants"), "tenant"],
+                fault.of("route.tenants"),
+            );
         }
     }
 }

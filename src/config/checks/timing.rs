@@ -76,7 +76,7 @@ fn forward(reader: &mut Reader<'_>, claim: &Claim, checked: &Checked) {
         "upstream.timeout"
     };
     if upstream.timeout + claim.guard > claim.lease {
-        let place = reader.place(&[&own, "upstream.timeout", "claim.guard", "claim.lease"]);
+        let paths = &[&own, "upstream.timeout", "claim.guard", "claim.lease"];
         let fault = Fault::new(format!(
             "`{name}` ({}) and `claim.guard` ({}) together are more than `claim.lease` ({}): the owner would outlive its \
              claim",
@@ -84,8 +84,8 @@ fn forward(reader: &mut Reader<'_>, claim: &Claim, checked: &Checked) {
             text(claim.guard),
             text(claim.lease)
         ));
-        reader.error(
-            place,
+        reader.contradiction(
+            paths,
             fault.hint(format!(
                 "set claim.lease to {} or more",
                 text(upstream.timeout + claim.guard)
@@ -94,28 +94,30 @@ fn forward(reader: &mut Reader<'_>, claim: &Claim, checked: &Checked) {
     }
     if upstream.connect_timeout > upstream.timeout {
         let connect = format!("{section}.connect_timeout");
-        let place = reader.place(&[&connect, &own, "upstream.connect_timeout", "upstream.timeout"]);
+        let paths = &[&connect, &own, "upstream.connect_timeout", "upstream.timeout"];
         let fault = Fault::new(format!(
             "`connect_timeout` ({}) is more than `timeout` ({}), of which it is a part",
             text(upstream.connect_timeout),
             text(upstream.timeout)
         ));
-        reader.error(place, fault);
+        reader.contradiction(paths, fault);
     }
 }
 
 fn local_after(reader: &mut Reader<'_>, claim: &Claim) {
-    let place = reader.place(&["store.local_after"]);
+    let place = reader.place(&["store.on_store_error_after"]);
     match claim.on_store_error {
         OnStoreError::RejectThenLocal(after) if after >= LAST_ATTEMPT => {
             let fault = Fault::new(
                 "LiveKit gives an event up after 15s: one that comes first in an outage would be lost",
             );
-            reader.warning(place, fault.of("store.local_after"));
+            reader.warning(place, fault.of("store.on_store_error_after"));
         }
-        OnStoreError::Local | OnStoreError::Reject if reader.is_set("store.local_after") => {
+        OnStoreError::Local | OnStoreError::Reject
+            if reader.is_set("store.on_store_error_after") =>
+        {
             let fault = Fault::new("it counts only with on_store_error = \"reject-then-local\"");
-            reader.warning(place, fault.of("store.local_after"));
+            reader.warning(place, fault.of("store.on_store_error_after"));
         }
         OnStoreError::Local | OnStoreError::Reject | OnStoreError::RejectThenLocal(_) => {}
     }

@@ -51,7 +51,7 @@ pub(super) fn store(section: &mut Section<'_, '_>) -> RawStore {
     let kind = section.option("kind");
     let on_error = section.take("on_store_error", OnError::Local);
     let local_after =
-        section.within("local_after", seconds(10), seconds(1)..=Duration::from_hours(1));
+        section.within("on_store_error_after", seconds(10), seconds(1)..=Duration::from_hours(1));
     let memory_bytes_max = section
         .section("memory", |section| section.within("bytes_max", mib(128), mib(1)..=gib(64)).0);
     let redis = section.section("redis", redis);
@@ -135,17 +135,20 @@ fn server(url: &str) -> Result<Server, Fault> {
         return Err(expected("sockets of the file system are not in this version"));
     }
     let info = url.into_connection_info().map_err(|_| expected("it cannot be read"))?;
-    let (host, port, tls) = match info.addr() {
-        ConnectionAddr::Tcp(host, port) => (host.clone(), *port, false),
-        ConnectionAddr::TcpTls { insecure: true, .. } => {
-            return Err(expected(
-                "#insecure is not allowed; name the server's root in store.redis.tls.ca_file",
-            ));
-        }
-        ConnectionAddr::TcpTls { host, port, .. } => (host.clone(), *port, true),
-        _ => return Err(expected("it must begin with redis:// or rediss://")),
+    // The scheme says which of the kinds of address it is; sockets are none of them.
+    let (host, port, tls) = if let ConnectionAddr::Tcp(host, port) = info.addr() {
+        (host.clone(), *port, false)
+    } else if let ConnectionAddr::TcpTls { host, port, insecure: false, .. } = info.addr() {
+        (host.clone(), *port, true)
+    } else {
+        return Err(expected(
+            "#insecure is not allowed; name the server's root in ca_file of [store.redis.tls]",
+        ));
     };
     let redis = info.redis_settings();
+    if u16::try_from(redis.db()).is_err() {
+        return Err(expected("the database must be from 0 to 65535"));
+    }
     Ok(Server {
         host,
         port,

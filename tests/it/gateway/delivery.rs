@@ -113,7 +113,7 @@ async fn three_copies_of_ten_thousand_events_with_distinct_ids_are_ten_thousand(
         *keys.entry(request.one("idempotency-key").unwrap().to_owned()).or_insert(0) += 1;
     }
     assert_eq!(keys.len() as u64, EVENTS, "each event has a key of its own");
-    assert_adds_up(&gateway, (EVENTS * NODES) as f64).await;
+    assert_adds_up(&gateway, EVENTS * NODES).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,7 +134,7 @@ async fn two_hundred_and_fifty_simultaneous_copies_of_one_event_are_one() {
         });
     }
     until("all copies are under way", async || {
-        metric(&gateway, "oncehook_in_flight").await >= COPIES as f64
+        metric(&gateway, "oncehook_in_flight").await >= COPIES as u64
     })
     .await;
     gate.open();
@@ -166,7 +166,7 @@ async fn copies_beyond_those_that_may_wait_are_told_to_come_again() {
             })
         })
         .collect();
-    until("two are under way", async || metric(&gateway, "oncehook_in_flight").await >= 2.0).await;
+    until("two are under way", async || metric(&gateway, "oncehook_in_flight").await >= 2).await;
     let told = sender.post(&event(EventKind::RoomFinished, 1, "EV_3")).await;
     assert_eq!((told.status, told.word.as_str()), (503, "busy"));
     let after: u64 = told.headers["retry-after"].to_str().unwrap().parse().unwrap();
@@ -209,7 +209,7 @@ async fn the_widely_copied_key_loses_the_second_of_two_events_in_one_second() {
         words.push(sender.post(&Signed::new(body)).await.word);
     }
     assert_eq!(words, ["forwarded", "duplicate"], "this is why it is not the default");
-    assert_eq!(metric(&gateway, "oncehook_key_conflicts_total").await, 1.0);
+    assert_eq!(metric(&gateway, "oncehook_key_conflicts_total").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,7 +222,7 @@ async fn a_shadow_forwards_everything_and_says_what_it_would_have_collapsed() {
         assert_eq!((told.status, told.word.as_str()), (200, "forwarded"));
     }
     assert_eq!(backend.requests().len(), 3);
-    assert_eq!(metric(&gateway, "oncehook_shadow_would_collapse_total").await, 2.0);
+    assert_eq!(metric(&gateway, "oncehook_shadow_would_collapse_total").await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,11 +243,11 @@ async fn what_the_backend_gets_is_what_livekit_sent() {
 }
 
 /// Once nothing is in flight: received = forwarded + duplicate + collapsed + refused + failed.
-pub(super) async fn assert_adds_up(gateway: &Gateway, received: f64) {
+pub(super) async fn assert_adds_up(gateway: &Gateway, received: u64) {
     let text = super::page(gateway, "/metrics").await.1;
-    let sum = |family: &str| -> f64 {
+    let sum = |family: &str| -> u64 {
         let series = text.lines().filter(|line| line.starts_with(&format!("{family}{{")));
-        series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+        series.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     };
     assert_eq!(sum("oncehook_webhooks_received_total"), received);
     assert_eq!(sum("oncehook_webhooks_answered_total"), received);

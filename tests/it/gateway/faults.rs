@@ -41,7 +41,7 @@ async fn local_goes_on_alone_and_writes_back_what_it_learnt() {
     assert_eq!((told.status, told.word.as_str()), (200, "forwarded"));
     let told = sender.post(&event(EventKind::EgressEnded, 1, "EV_2")).await;
     assert_eq!((told.status, told.word.as_str()), (200, "duplicate"), "this process knows");
-    until("the gauge says so", async || metric(&one, "oncehook_store_degraded").await == 1.0).await;
+    until("the gauge says so", async || metric(&one, "oncehook_store_degraded").await == 1).await;
     assert_eq!(
         backend.only().one("oncehook-possible-duplicate"),
         Some("1"),
@@ -49,7 +49,7 @@ async fn local_goes_on_alone_and_writes_back_what_it_learnt() {
     );
 
     redis.restart().await;
-    until("the gauge is back", async || metric(&one, "oncehook_store_degraded").await == 0.0).await;
+    until("the gauge is back", async || metric(&one, "oncehook_store_degraded").await == 0).await;
     until("the fact is written", async || redis.command::<u64>(&["dbsize"]).await > 0).await;
     until("the other replica knows it", async || {
         let told =
@@ -64,7 +64,8 @@ async fn local_goes_on_alone_and_writes_back_what_it_learnt() {
 async fn reject_then_local_rides_out_a_short_outage_first() {
     let mut redis = RedisServer::start().await;
     let backend = Backend::always(Action::status(200));
-    let policy = "store.on_store_error = \"reject-then-local\"\nstore.local_after = \"2s\"";
+    let policy =
+        "store.on_store_error = \"reject-then-local\"\nstore.on_store_error_after = \"2s\"";
     let gateway = Gateway::start(&through_redis(&backend, &redis.url(), policy));
     let sender = Sender::to(&gateway.url("/webhook"));
     redis.kill();

@@ -24,10 +24,10 @@ fn through_redis(backend: &Backend, url: &str, more: &str) -> String {
 }
 
 /// The value of a metric's series, named as in the text; 0 if it is not there.
-async fn metric(gateway: &Gateway, series: &str) -> f64 {
+async fn metric(gateway: &Gateway, series: &str) -> u64 {
     let text = page(gateway, "/metrics").await.1;
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.map_or(0.0, |value| value.trim().parse().unwrap())
+    line.map_or(0, |value| value.trim().parse().unwrap())
 }
 
 /// An admin page: its status and its text.

@@ -32,6 +32,7 @@ struct Gateway {
     address: SocketAddr,
     tunnels: TaskTracker,
     stop: CancellationToken,
+    upstream: Upstream,
     _end: DropGuard,
 }
 
@@ -62,12 +63,12 @@ impl Gateway {
         let (tunnels, stop, end) =
             (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let upstream = Upstream::new(&to_backend, TaskTracker::new()).unwrap();
-        let relay = Arc::new(Relay::new(upstream, options, tunnels.clone(), stop.clone()));
+        let relay = Arc::new(Relay::new(upstream.clone(), options, tunnels.clone(), stop.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         TaskTracker::new()
             .spawn(end.clone().run_until_cancelled_owned(accept(listener, relay, protocol)));
-        Self { address, tunnels, stop, _end: end.drop_guard() }
+        Self { address, tunnels, stop, upstream, _end: end.drop_guard() }
     }
 
     async fn connect(&self) -> Client {

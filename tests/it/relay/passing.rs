@@ -149,7 +149,7 @@ async fn connections_to_the_backend_are_used_again_and_stale_ones_replaced() {
     for round in 1..=3 {
         for _ in 0..3 {
             assert!(gateway.ask(GET).await.starts_with("HTTP/1.1 200"));
-            tokio::time::sleep(Duration::from_millis(30)).await;
+            eventually("the connection is at rest", || gateway.upstream.busy() == 0).await;
         }
         assert!(backend.connections() <= round * 3, "round {round}: {}", backend.connections());
         assert!(round > 1 || backend.connections() == 1, "used again: {}", backend.connections());

@@ -35,7 +35,7 @@ impl Signed {
     pub(crate) fn by(key: &str, secret: &str, body: impl Into<Bytes>) -> Self {
         let body = body.into();
         let secret = SecretString::from(secret.to_owned());
-        let token = sign(key, &secret, &body, clock::unix(), Duration::from_secs(300)).unwrap();
+        let token = sign(key, &secret, &body, clock::unix(), Duration::from_mins(5)).unwrap();
         Self { body, token }
     }
 }

@@ -26,7 +26,7 @@ async fn deliver(upstream: &Upstream, times: usize) {
 async fn deliver_slowly(upstream: &Upstream, times: usize) {
     for _ in 0..times {
         deliver(upstream, 1).await;
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        eventually("the connection is at rest", || upstream.busy() == 0).await;
     }
 }
 

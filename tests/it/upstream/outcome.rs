@@ -7,7 +7,7 @@ use oncehook::claim::exchange::Outcome;
 use oncehook::upstream::ForwardError;
 
 use super::{Copy, only_once, options, upstream};
-use crate::support::backend::{Action, Backend, Piece, Reading, Then};
+use crate::support::backend::{Action, Backend, Piece, Reading, Then, eventually};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -197,7 +197,7 @@ async fn nothing_is_written_once_the_deadline_has_passed() {
     );
     assert_eq!(backend.received_bytes(), 0);
     // The connection that was not used serves the next one, once it has rested.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    eventually("the connection is at rest", || upstream.busy() == 0).await;
     let once = only_once();
     assert_eq!(Copy::new().forward_while(&upstream, &once).await.outcome, Outcome::Delivered(200));
     assert!(!once(), "it was asked");

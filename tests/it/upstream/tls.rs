@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
 use super::{Copy, options, upstream};
-use crate::support::backend::{Action, Backend, Reading, Then};
+use crate::support::backend::{Action, Backend, Reading, Then, eventually};
 
 /// A private CA, and a directory with what it issued.
 struct Authority {
@@ -91,7 +91,7 @@ async fn a_backend_of_a_private_ca_is_believed_and_its_connection_used_again() {
     for _ in 0..3 {
         let forwarded = Copy::new().forward(&upstream).await;
         assert_eq!(forwarded.outcome, Outcome::Delivered(200), "{:?}", forwarded.detail);
-        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        eventually("the connection is at rest", || upstream.busy() == 0).await;
     }
     assert_eq!(backend.connections(), 1);
 }
