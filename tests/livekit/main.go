@@ -7,7 +7,9 @@
 // gateways, and how many to the backend. With --direct the nodes post to the receiver
 // itself.
 //
-// Everything listens on 127.0.0.1. What it has started it ends, by its process id.
+// Everything listens on 127.0.0.1; only the participants send their media to there from the
+// address of another interface, since LiveKit's SDK gathers no loopback candidates. What
+// the program has started it ends, by its process id.
 package main
 
 import (
