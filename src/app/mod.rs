@@ -1,10 +1,15 @@
 //! Composition root: Config -> rooms -> tasks -> drain.
 //!
 //! [`start`] builds every room from its section of the configuration ([`rooms`]), spawns what runs beside the requests,
-//! and returns a [`Running`], whose [`Running::stop`] ends all of it in order. What a room does is left to the room.
+//! and returns a [`Running`], which takes another configuration ([`Running::reload`]), and whose [`Running::stop`] ends
+//! all of it in order. What a room does is left to the room.
 
+mod announce;
+pub mod reload;
 mod rooms;
 mod service;
+mod status;
+mod store;
 mod watch;
 
 use std::net::SocketAddr;
@@ -13,28 +18,29 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::readiness::{MemoryUse, Stage};
-use crate::admin::{self, Admin, Readiness, StoreHealth};
+use crate::admin::readiness::Stage;
+use crate::admin::{self, Admin, Readiness};
 use crate::clock;
 use crate::config::{Config, Shutdown};
 use crate::dispatch::Dispatch;
-use crate::gateway::Gateway;
-use crate::listener::tls::{Tls, TlsError, Validity};
+use crate::listener::tls::{Tls, TlsError};
 use crate::listener::{self, Listener};
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 use crate::telemetry::{Metrics, log};
 use crate::upstream::BuildError;
 use crate::webhook::verify::KeyRingError;
 
-use service::Service;
+use service::{Lasting, Service};
+use status::Ledger;
+
+pub use reload::{ReloadError, Reloaded};
 
 /// How long what could not be recorded may still take at the end.
 const BACKLOG_GRACE: Duration = Duration::from_secs(2);
-/// From when on an expiry is worth a warning at the start.
-const CERTIFICATE_WARNING: Duration = Duration::from_hours(14 * 24);
 /// How long an admin request's head may take, and how many may ask at once.
 const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const ADMIN_CONNECTIONS_MAX: usize = 64;
@@ -66,6 +72,9 @@ pub enum StartError {
     /// The keys.
     #[error("cannot use the API keys")]
     Keys(#[from] KeyRingError),
+    /// Random numbers, which every claim needs.
+    #[error("the operating system gives no random numbers; hint: a container needs /dev/urandom")]
+    Random(#[source] getrandom::Error),
     /// A file that the configuration names.
     #[error("cannot read {}", file.display())]
     Unreadable {
@@ -77,18 +86,36 @@ pub enum StartError {
     /// A key file that holds no text.
     #[error("{} is no PEM file", .0.display())]
     NotPem(PathBuf),
+    /// The thread that writes the store's file.
+    #[error("cannot start the store's thread")]
+    StoreThread(#[source] std::io::Error),
     /// The number of a Redis database.
     #[error("store.redis: there is no database {0}; hint: use 0 to 65535")]
     Database(i64),
+}
+
+impl StartError {
+    /// Whether another process has what this one needs, and it may help to wait for its end.
+    pub const fn is_in_use(&self) -> bool {
+        matches!(self, Self::Store(StoreError::InUse(_)))
+    }
 }
 
 /// A running gateway.
 pub struct Running {
     address: SocketAddr,
     admin_address: SocketAddr,
-    shutdown: Shutdown,
-    metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
+    /// The configuration of the start: what only a restart changes is as it says.
+    started: Config,
+    /// The last one that was accepted.
+    current: Config,
+    /// What the listener shows, as far as it speaks TLS.
+    tls: Option<Tls>,
+    service: Arc<ArcSwap<Service>>,
+    control: listener::Control,
+    lasting: Lasting,
+    ledger: Arc<Ledger>,
     /// Ends accepting, and what waits for a next request.
     stop: CancellationToken,
     /// Drops what is still open.
@@ -97,11 +124,13 @@ pub struct Running {
     end: CancellationToken,
     /// The listener.
     serving: TaskTracker,
-    /// Exchanges, detached from their senders.
-    exchanges: TaskTracker,
     /// What runs beside the requests.
     beside: TaskTracker,
     admin: JoinHandle<()>,
+    /// What is asked last of the store is to let go of its file.
+    dispatch: Arc<Dispatch>,
+    /// The thread that writes that file.
+    writer: Option<JoinHandle<()>>,
 }
 
 /// Sets up this process's log as `config` says. Once for each process; demos and tests go without.
@@ -112,68 +141,69 @@ pub fn init_log(config: &Config) -> Result<(), StartError> {
 /// Starts a gateway within the current runtime. A store that cannot be reached does not keep it from starting, one that
 /// is set up wrong does.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    // Asked before the first event comes: the first answer may take a while, and without one nothing can be claimed.
+    getrandom::u64().map_err(StartError::Random)?;
     let metrics = Metrics::new();
     let (stop, kill, end) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let (serving, exchanges, beside) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
-    // Driven connections end by themselves; nobody waits for those that idle.
-    let connections = TaskTracker::new();
 
     let tls = rooms::listener_tls(&config.tls)?;
-    let stores = rooms::stores(&config.store)?;
-    check(&stores.shared).await?;
+    let (stores, writer) = rooms::stores(&config.store)?;
+    let writer = writer.map(store::spawn).transpose()?;
+    store::check(&stores.shared).await?;
     let dispatch = Arc::new(Dispatch::new(rooms::dispatch(&config), stores, Arc::clone(&metrics)));
-    let routes = rooms::routes(&config, &metrics, &connections)?;
-    let (relay, relayed_routes) = rooms::relays(&config, &connections, &stop)?;
-    let gateway = config.enabled.then(|| {
-        let dispatch = Arc::clone(&dispatch);
-        Gateway::new(
-            routes,
-            rooms::gateway(&config),
-            dispatch,
-            Arc::clone(&metrics),
-            exchanges.clone(),
-        )
-    });
-    let trusted_proxies = config.listen.trusted_proxies.clone();
-    let service = Arc::new(Service {
-        gateway,
-        relayed_routes,
-        relay,
-        trusted_proxies,
+    let lasting = Lasting {
+        dispatch: Arc::clone(&dispatch),
         metrics: Arc::clone(&metrics),
-    });
+        exchanges,
+        // Driven connections end by themselves; nobody waits for those that idle.
+        connections: TaskTracker::new(),
+        stop: stop.clone(),
+    };
+    let service = Arc::new(ArcSwap::from_pointee(Service::new(&config, &lasting, None)?));
 
     let listener = Listener::bind(rooms::listener(&config, tls.as_ref()), Arc::clone(&metrics))?;
-    let address = listener.local_address();
+    let (address, control) = (listener.local_address(), listener.control());
     let readiness = Arc::new(Readiness::new());
-    let admin = bind_admin(&config, &metrics, &readiness, &dispatch)?;
+    let ledger =
+        Arc::new(Ledger::new(Arc::clone(&readiness), Arc::clone(&dispatch), Arc::clone(&metrics)));
+    let admin = bind_admin(&config, &metrics, &ledger)?;
     let admin_address = admin.local_address();
 
     watch_beside(&beside, &dispatch, &metrics, &end);
     let admin = spawn_admin(admin, end.clone())?;
-    let (stopped, killed) = (stop.clone(), kill.clone());
+    let (serve, stopped, killed) = (Arc::clone(&service), stop.clone(), kill.clone());
     serving.spawn(listener.serve(
-        move |request, peer| Arc::clone(&service).answer(request, peer),
+        move |request, peer| serve.load_full().answer(request, peer),
         stopped,
         killed,
     ));
     readiness.set(Stage::Ready);
-    announce(&config, tls.as_ref(), &metrics, address, admin_address);
-    let shutdown = config.shutdown;
+    metrics.configured(clock::unix());
+    ledger.configured(&config, tls.as_ref());
+    announce::certificates(tls.as_ref(), &metrics);
+    announce::configuration(&config);
+    tracing::info!(%address, admin = %admin_address, tls = tls.is_some(), "listening");
     Ok(Running {
         address,
         admin_address,
-        shutdown,
-        metrics,
         readiness,
+        started: config.clone(),
+        current: config,
+        tls,
+        service,
+        control,
+        lasting,
+        ledger,
         stop,
         kill,
         end,
         serving,
-        exchanges,
         beside,
         admin,
+        dispatch,
+        writer,
     })
 }
 
@@ -190,27 +220,29 @@ impl Running {
 
     /// What has been counted, as OpenMetrics text.
     pub fn metrics(&self) -> String {
-        self.metrics.encode().unwrap_or_default()
+        self.lasting.metrics.encode().unwrap_or_default()
     }
 
     /// Ends it in order: not ready, `drain_delay` for balancers to notice, no new connections, what is in flight
     /// finished and its claims settled within `grace`. Dropping the future ends at once what is still running when the
     /// runtime does.
     pub async fn stop(self) {
+        let Shutdown { drain_delay, grace } = self.current.shutdown;
+        let exchanges = &self.lasting.exchanges;
         self.readiness.set(Stage::Draining);
-        tracing::info!(drain_delay_ms = millis(self.shutdown.drain_delay), "draining");
-        tokio::time::sleep(self.shutdown.drain_delay).await;
+        tracing::info!(drain_delay_ms = millis(drain_delay), "draining");
+        tokio::time::sleep(drain_delay).await;
         self.stop.cancel();
         self.serving.close();
-        self.exchanges.close();
+        exchanges.close();
         let finished = async {
             self.serving.wait().await;
-            self.exchanges.wait().await;
+            exchanges.wait().await;
         };
-        if tokio::time::timeout(self.shutdown.grace, finished).await.is_err() {
+        if tokio::time::timeout(grace, finished).await.is_err() {
             tracing::warn!(
-                grace_ms = millis(self.shutdown.grace),
-                exchanges = self.exchanges.len(),
+                grace_ms = millis(grace),
+                exchanges = exchanges.len(),
                 "not all that was in flight has finished; its leases will lapse"
             );
             self.kill.cancel();
@@ -220,6 +252,7 @@ impl Running {
         if tokio::time::timeout(BACKLOG_GRACE, self.beside.wait()).await.is_err() {
             tracing::warn!("some operations could not be recorded at the store");
         }
+        store::close(&self.dispatch.stores().shared, self.writer).await;
         // The thread ends with `end`; a second is its own limit for open connections.
         if tokio::task::spawn_blocking(move || self.admin.join()).await.is_err() {
             tracing::warn!("the admin thread ended badly");
@@ -228,60 +261,24 @@ impl Running {
     }
 }
 
-/// Asks the store whether it can do its work.
-async fn check(store: &Store) -> Result<(), StartError> {
-    match store.check().await {
-        Ok(warnings) => {
-            for warning in warnings {
-                tracing::warn!(store = store.kind(), "{warning}");
-            }
-            Ok(())
-        }
-        Err(error) if error.is_misconfigured() => Err(error.into()),
-        Err(error) => {
-            tracing::warn!(
-                store = store.kind(), error = %watch::chain(&error), hint = error.hint(),
-                "the store cannot be asked yet; starting all the same"
-            );
-            Ok(())
-        }
-    }
-}
-
 fn bind_admin(
     config: &Config,
     metrics: &Arc<Metrics>,
-    readiness: &Arc<Readiness>,
-    dispatch: &Arc<Dispatch>,
+    ledger: &Arc<Ledger>,
 ) -> Result<Admin, StartError> {
     let options = admin::Options {
         address: config.admin.address,
         head_timeout: ADMIN_HEAD_TIMEOUT,
         connections_max: ADMIN_CONNECTIONS_MAX,
     };
-    let dispatch = Arc::clone(dispatch);
+    let (of_store, of_all) = (Arc::clone(ledger), Arc::clone(ledger));
     let state = admin::State {
         metrics: Arc::clone(metrics),
-        readiness: Arc::clone(readiness),
-        store: Arc::new(move || health(&dispatch)),
+        readiness: Arc::clone(ledger.readiness()),
+        store: Arc::new(move || store::health(of_store.dispatch())),
+        status: Arc::new(move || of_all.status()),
     };
     Ok(Admin::bind(options, state)?)
-}
-
-/// How the store is, and what the memory beside it (or the memory that it is) holds.
-fn health(dispatch: &Dispatch) -> StoreHealth {
-    let stores = dispatch.stores();
-    let usage = match &stores.shared {
-        Store::Memory(memory) => memory.usage(),
-        Store::Redis(_) => stores.remembered.usage(),
-    };
-    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-    let memory = MemoryUse {
-        records: count(usage.records),
-        bytes: count(usage.bytes),
-        evicted: usage.evicted,
-    };
-    StoreHealth { kind: stores.shared.kind(), outage: stores.shared.outage(), memory: Some(memory) }
 }
 
 fn spawn_admin(admin: Admin, end: CancellationToken) -> Result<JoinHandle<()>, StartError> {
@@ -312,64 +309,10 @@ fn watch_beside(
     let (watched, metrics, stopping) = (Arc::clone(dispatch), Arc::clone(metrics), end.clone());
     beside.spawn(async move {
         tokio::select! {
-            never = watch::store(&watched.stores().shared, &metrics) => match never {},
+            never = watch::store(&watched, &metrics) => match never {},
             () = stopping.cancelled() => {}
         }
     });
-}
-
-/// Says that it runs, and what an operator should know besides.
-fn announce(
-    config: &Config,
-    tls: Option<&Tls>,
-    metrics: &Metrics,
-    address: SocketAddr,
-    admin_address: SocketAddr,
-) {
-    for leaf in tls.iter().flat_map(|tls| &tls.leaves) {
-        metrics.certificate(&leaf.name, clock::UnixTime::from_epoch(leaf.not_after));
-        let certificate = leaf.name.as_str();
-        match leaf.validity(clock::unix().since_epoch()) {
-            Validity::Valid(left) if left > CERTIFICATE_WARNING => {}
-            Validity::Valid(left) => {
-                tracing::warn!(
-                    certificate,
-                    days_left = days(left),
-                    "this certificate expires soon"
-                );
-            }
-            Validity::Expired(since) => {
-                tracing::error!(
-                    certificate,
-                    days_since = days(since),
-                    "this certificate has expired: LiveKit refuses it"
-                );
-            }
-            Validity::NotYet(early) => {
-                tracing::error!(
-                    certificate,
-                    seconds_early = early.as_secs(),
-                    "this certificate is not valid yet"
-                );
-            }
-        }
-    }
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
-    if !config.enabled {
-        tracing::warn!(
-            "verification and deduplication are OFF: every request is relayed as it comes"
-        );
-    }
-    for route in &config.routes {
-        tracing::info!(path = route.path.as_str(), backend = %route.upstream.backend.uri(), "route");
-    }
-    tracing::info!(%address, admin = %admin_address, tls = tls.is_some(), "listening");
-}
-
-const fn days(duration: Duration) -> u64 {
-    duration.as_secs() / 86_400
 }
 
 fn millis(duration: Duration) -> u64 {

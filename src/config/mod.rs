@@ -6,6 +6,7 @@
 //! that room; `app` translates one into the other.
 
 pub mod backend;
+mod changes;
 mod checks;
 mod livekit;
 pub mod load;
@@ -30,7 +31,10 @@ use crate::webhook::key::Identity;
 use crate::webhook::keys::Tenant as TenantName;
 
 pub use backend::{Backend, HostPolicy, RoutePath};
-pub use load::{LoadError, Overrides, Sources, check_fragment, environment, load};
+pub use changes::Change;
+pub use load::{
+    InputFile, LoadError, Overrides, Sources, check_fragment, environment, load, load_watched,
+};
 pub use problem::{Problem, Problems};
 pub use show::{Key, schema, show};
 
@@ -68,6 +72,10 @@ pub struct Config {
     pub warnings: Vec<Problem>,
     /// Every setting in force and where it came from, for [`show`]. Secrets are not in it.
     settings: Vec<reader::Setting>,
+    /// The files that it was made from, for [`Config::changes`].
+    inputs: Vec<InputFile>,
+    /// Marks of the secrets that stand in the configuration file, for the same.
+    secrets: changes::Secrets,
 }
 
 /// Where senders connect.
@@ -187,7 +195,7 @@ pub enum Relay {
 pub struct Store {
     /// Which store.
     pub kind: StoreKind,
-    /// How much memory records of this process may take, in bytes: all of them, or the local ones beside Redis.
+    /// How much memory records of this process may take, in bytes: all of them, or the local ones beside a file or Redis.
     pub memory_bytes_max: usize,
 }
 
@@ -196,8 +204,21 @@ pub struct Store {
 pub enum StoreKind {
     /// This process's memory: one gateway.
     Memory,
+    /// A file of this machine: one gateway, which remembers through a restart.
+    Disk(Disk),
     /// Redis: any number of gateways.
     Redis(Box<Redis>),
+}
+
+/// A file of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// The file; its folder must be there.
+    pub path: PathBuf,
+    /// How much of the disk records may take, in bytes.
+    pub bytes_max: usize,
+    /// From asking to the reply; less than [`Claim::guard`].
+    pub operation_timeout: Duration,
 }
 
 /// One Redis server.

@@ -1,6 +1,6 @@
-//! One sequence of operations through `apply`, memory and Redis: equal replies, equal records, equal expiries.
+//! One sequence of operations through `apply`, memory, disk and Redis: equal replies, equal records, equal expiries.
 //!
-//! Redis' clock cannot be set, so terms are either so long that none ends during the test, or so short that the step
+//! The clocks of Redis and of the disk store cannot be set, so terms are either so long that none ends during the test, or so short that the step
 //! waits for their end. What is left of a long one is compared within [`TOLERANCE`].
 
 use std::collections::HashMap;
@@ -11,13 +11,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use oncehook::claim::record::{self, Ending, Operation, Record, Reply, StoreTime};
 use oncehook::claim::{Digest, Key, Owner, Verdict};
 use oncehook::clock;
+use oncehook::store::disk::Disk;
 use oncehook::store::memory::{self, Memory};
 use oncehook::store::redis::Redis;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
 use crate::support::redis::{RedisServer, until};
-use crate::support::store::options;
+use crate::support::store::{OnDisk, options};
 
 /// Longer than the test.
 const LONG: Duration = Duration::from_hours(1);
@@ -110,17 +111,19 @@ impl Model {
 }
 
 #[test]
-fn apply_memory_and_redis_are_one_machine() {
+fn apply_memory_disk_and_redis_are_one_machine() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let server = runtime.block_on(RedisServer::start());
     let redis = Redis::new(options(&server)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let disk = OnDisk::open(&folder.path().join("records.redb")).store;
     let mut runner =
         TestRunner::new(Config { cases: 96, failure_persistence: None, ..Config::default() });
     let mut case = 0_u64;
     let case = std::cell::Cell::from_mut(&mut case);
     let outcome = runner.run(&steps(), |steps| {
         case.set(case.get() + 1);
-        runtime.block_on(run(&server, &redis, case.get(), &steps));
+        runtime.block_on(run(&server, (&disk, &redis), case.get(), &steps));
         Ok(())
     });
     match outcome {
@@ -130,7 +133,7 @@ fn apply_memory_and_redis_are_one_machine() {
     }
 }
 
-async fn run(server: &RedisServer, redis: &Redis, case: u64, steps: &[Step]) {
+async fn run(server: &RedisServer, (disk, redis): (&Disk, &Redis), case: u64, steps: &[Step]) {
     let memory = Memory::new(memory::Options { bytes_max: 1 << 20 });
     let mut model = Model::default();
     let client = ::redis::Client::open(server.url()).unwrap();
@@ -150,6 +153,8 @@ async fn run(server: &RedisServer, redis: &Redis, case: u64, steps: &[Step]) {
             "memory's record after step {index}"
         );
 
+        let by_disk = disk.execute(key, owner, step.operation).await.unwrap();
+        assert_near(by_disk, expected, &format!("the disk's reply to step {index}"));
         let by_redis = redis.execute(key, owner, step.operation).await.unwrap();
         assert_near(by_redis, expected, &format!("Redis' reply to step {index}"));
         if step.waits() {
@@ -157,6 +162,11 @@ async fn run(server: &RedisServer, redis: &Redis, case: u64, steps: &[Step]) {
             until("the short term ends", async || clock::monotonic().since(finished) > 2 * SHORT)
                 .await;
         } else {
+            assert_eq!(
+                far(disk.record(key).await.unwrap()),
+                near(model.record(key, now), now),
+                "the disk's record after step {index}"
+            );
             let (record, expires_in) = read(&mut raw, &redis.name(key), now).await;
             assert_eq!(
                 near(record, now),
@@ -184,6 +194,11 @@ fn assert_near(left: Reply, right: Reply, what: &str) {
         }
         _ => assert_eq!(left, right, "{what}"),
     }
+}
+
+/// The same of a record of the disk, whose clock is the civil one.
+fn far(record: Record) -> Record {
+    near(record, StoreTime(u64::try_from(clock::unix().since_epoch().as_millis()).unwrap()))
 }
 
 /// The record with its time replaced by whether it lies ahead.

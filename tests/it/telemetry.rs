@@ -10,7 +10,9 @@ use oncehook::claim::record::{Operation, Reply};
 use oncehook::claim::{Digest, Key, Verdict};
 use oncehook::clock::UnixTime;
 use oncehook::telemetry::Metrics;
-use oncehook::telemetry::labels::{AnswerResult, ConnectionEnd, ConnectionRejection, TlsFailure};
+use oncehook::telemetry::labels::{
+    AnswerResult, ConnectionEnd, ConnectionRejection, ReloadResult, TlsFailure,
+};
 use oncehook::telemetry::log::{self, WebhookLine};
 use oncehook::telemetry::metrics::Degraded;
 use oncehook::webhook::event::EventKind;
@@ -38,7 +40,11 @@ fn busy() -> Arc<Metrics> {
     metrics.fenced();
     metrics.key_conflict();
     metrics.would_collapse();
-    metrics.unfinished_dropped();
+    metrics.store_degraded_for(Duration::from_millis(1_500));
+    metrics.store_disk(1, 2, 3, 4);
+    metrics.unfinished(2);
+    metrics.written_back(settle, Reply::Fenced);
+    metrics.unfinished_dropped(settle);
     metrics.exchange_panicked();
     metrics.relayed(101);
     metrics.accept_failed();
@@ -46,6 +52,9 @@ fn busy() -> Arc<Metrics> {
     metrics.tls_failed(TlsFailure::Untrusted);
     metrics.connection_ended(ConnectionEnd::Closed);
     metrics.service_panicked();
+    metrics.configured(UnixTime::from_epoch(Duration::from_secs(1_700_000_000)));
+    metrics
+        .reloaded(ReloadResult::Rejected, UnixTime::from_epoch(Duration::from_secs(1_700_000_001)));
     metrics
         .certificate("hooks.example.com", UnixTime::from_epoch(Duration::from_secs(1_800_000_007)));
     metrics

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -22,7 +23,9 @@ pub(crate) struct Gateway {
     log: Arc<Mutex<Vec<String>>>,
     address: SocketAddr,
     admin: SocketAddr,
-    _folder: TempDir,
+    file: PathBuf,
+    /// Goes with the gateway.
+    folder: Option<TempDir>,
 }
 
 impl Gateway {
@@ -32,12 +35,27 @@ impl Gateway {
         let folder = TempDir::new().expect("a folder for the configuration");
         let file = folder.path().join("oncehook.toml");
         std::fs::write(&file, configuration).expect("the configuration is written");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_oncehook"))
+        let mut gateway = Self::start_from(&file);
+        gateway.folder = Some(folder);
+        gateway
+    }
+
+    /// The same from a file that is there, in which the addresses may stand.
+    pub(crate) fn start_from(file: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oncehook"));
+        let configuration = std::fs::read_to_string(file).expect("there is a configuration");
+        for (key, variable) in [
+            ("listen.address", "ONCEHOOK_LISTEN__ADDRESS"),
+            ("admin.address", "ONCEHOOK_ADMIN__ADDRESS"),
+        ] {
+            if !configuration.contains(key) {
+                command.env(variable, "127.0.0.1:0");
+            }
+        }
+        let mut child = command
             .args(["run", "--config"])
-            .arg(&file)
+            .arg(file)
             .envs([
-                ("ONCEHOOK_LISTEN__ADDRESS", "127.0.0.1:0"),
-                ("ONCEHOOK_ADMIN__ADDRESS", "127.0.0.1:0"),
                 ("ONCEHOOK_LOG__FORMAT", "json"),
                 ("LIVEKIT_API_KEY", API_KEY),
                 ("LIVEKIT_API_SECRET", API_SECRET),
@@ -55,7 +73,8 @@ impl Gateway {
                 lines.lock().expect("nobody panics with the log").push(line);
             }
         });
-        let mut gateway = Self { child, log, address: unset(), admin: unset(), _folder: folder };
+        let (address, admin) = (unset(), unset());
+        let mut gateway = Self { child, log, address, admin, file: file.into(), folder: None };
         let started = gateway.wait_for_line("\"listening\"");
         let line: serde_json::Value = serde_json::from_str(&started).expect("a log line is JSON");
         let address_in =
@@ -63,6 +82,11 @@ impl Gateway {
         gateway.address = address_in("address");
         gateway.admin = address_in("admin");
         gateway
+    }
+
+    /// Its configuration file.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
     }
 
     /// Where it listens.
