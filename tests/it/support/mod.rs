@@ -4,6 +4,8 @@ pub(crate) mod backend;
 pub(crate) mod dial;
 pub(crate) mod gateway;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod redis;
+pub(crate) mod resp;
 pub(crate) mod sender;
 pub(crate) mod store;
