@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::history::{Arrival, At, Attempt, End, Fault, History, Told};
+use crate::observe::OVERLOAD;
 
 /// The figures of one scenario.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,7 +20,10 @@ pub(crate) struct Figures {
     pub(crate) events: usize,
     /// Distinct requests of senders, retries not counted.
     pub(crate) copies: usize,
+    /// Those that were planned.
     pub(crate) faults: usize,
+    /// Seconds, or so, in which the machine had too little time for the gateways.
+    pub(crate) overloads: usize,
     /// By the backend, extra copies included.
     pub(crate) accepted: usize,
     /// Accepted beyond the first of each event.
@@ -59,7 +63,8 @@ pub(crate) fn check(history: &History) -> Report {
     report.figures = Figures {
         events: lives.len(),
         copies: history.ends.len(),
-        faults: history.faults.len(),
+        faults: history.faults.iter().filter(|fault| fault.what != OVERLOAD).count(),
+        overloads: history.faults.iter().filter(|fault| fault.what == OVERLOAD).count(),
         ..Figures::default()
     };
     for (event, life) in &lives {

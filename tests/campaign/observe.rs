@@ -1,8 +1,9 @@
 //! What can be seen from outside: a gateway's pages, log, memory and descriptors, what is left in Redis, and whether
-//! this machine itself stood still.
+//! this machine has had time for all that.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -10,12 +11,13 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::history::Recorder;
+use crate::history::{Fault, Recorder};
 use crate::support::gateway::Gateway;
 use crate::support::redis::RedisServer;
 
-/// A pause of this process that nobody asked for: the gateways may have stood still as well, beyond their guard.
-const STALL: Duration = Duration::from_millis(400);
+/// How much of a second one thread may wait for a core. Beyond that the machine is overloaded, and a gateway may have
+/// stood still beyond its guard, or Redis answered later than anybody waits: faults that nobody planned.
+const WAIT_MAX: Duration = Duration::from_millis(400);
 
 /// What a process takes.
 #[derive(Clone, Copy, Debug)]
@@ -34,18 +36,49 @@ impl Footprint {
     }
 }
 
-/// Watches for pauses of the whole machine, which are faults that nobody planned.
-pub(crate) fn stalls(recorder: Arc<Recorder>, stop: CancellationToken) {
-    const TICK: Duration = Duration::from_millis(20);
+/// What an overload is called among the faults.
+pub(crate) const OVERLOAD: &str = "this machine is overloaded";
+
+/// Watches this process and those of `pids` until `stop`, for seconds in which one of them waited too long for a core.
+pub(crate) fn overload(
+    recorder: Arc<Recorder>,
+    pids: Arc<Mutex<Vec<u32>>>,
+    stop: CancellationToken,
+) {
+    const TICK: Duration = Duration::from_millis(100);
+    const TICKS: usize = 10;
+    let mut seconds: VecDeque<(Duration, BTreeMap<String, Duration>)> = VecDeque::new();
     std::thread::spawn(move || {
         while !stop.is_cancelled() {
-            let began = recorder.now();
             std::thread::sleep(TICK);
-            if recorder.now() > began + TICK + STALL {
-                recorder.fault(recorder.over("this machine stood still", began));
+            let pids = pids.lock().unwrap().clone();
+            seconds.push_back((recorder.now(), waits(&pids)));
+            let (now, (began, before)) = (&seconds[seconds.len() - 1].1, &seconds[0]);
+            let waited =
+                now.iter().filter_map(|(task, now)| Some(now.saturating_sub(*before.get(task)?)));
+            if waited.max().is_some_and(|waited| waited > WAIT_MAX) {
+                // Whoever waits for an answer of the one that waited.
+                let began = began.saturating_sub(WAIT_MAX);
+                recorder.fault(Fault { costs: 2, ..recorder.over(OVERLOAD, began) });
+                seconds.clear();
+            } else if seconds.len() > TICKS {
+                seconds.pop_front();
             }
         }
     });
+}
+
+/// How long each thread of `pids` and of this process has waited for a core so far.
+fn waits(pids: &[u32]) -> BTreeMap<String, Duration> {
+    let processes = pids.iter().map(ToString::to_string).chain(["self".to_owned()]);
+    let tasks = processes.filter_map(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).ok());
+    tasks.flatten().flatten().filter_map(|task| wait(&task.path())).collect()
+}
+
+fn wait(task: &Path) -> Option<(String, Duration)> {
+    let figures = std::fs::read_to_string(task.join("schedstat")).ok()?;
+    let waited = figures.split(' ').nth(1)?.parse().ok()?;
+    Some((task.display().to_string(), Duration::from_nanos(waited)))
 }
 
 /// The sums of a gateway's families, labels aside.

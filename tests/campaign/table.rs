@@ -27,5 +27,14 @@ pub(crate) fn of(rows: &[(&str, Report)]) -> String {
         )
         .expect("a string takes everything");
     }
+    let overloads: usize = rows.iter().map(|(_, report)| report.figures.overloads).sum();
+    if overloads > 0 {
+        writeln!(
+            text,
+            "\nThis machine was overloaded {overloads} times: what that may have cost is forgiven, and not counted as a \
+             fault. A quieter machine judges more strictly."
+        )
+        .expect("a string takes everything");
+    }
     text
 }

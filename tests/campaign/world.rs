@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::{JoinSet, block_in_place};
@@ -92,6 +92,8 @@ pub(crate) struct World {
     pub(crate) members: Vec<Member>,
     setup: Setup,
     balancer: Arc<Balancer>,
+    /// Of the gateways.
+    pids: Arc<Mutex<Vec<u32>>>,
     load: JoinSet<()>,
     stop: CancellationToken,
 }
@@ -111,6 +113,7 @@ impl World {
             members: Vec::new(),
             setup,
             balancer,
+            pids: Arc::default(),
             load,
             stop,
         };
@@ -119,7 +122,7 @@ impl World {
         }
         let forging = forge(Arc::clone(&world.recorder), Arc::clone(&world.balancer), plan.seed);
         tokio::spawn(world.stop.clone().run_until_cancelled_owned(forging));
-        observe::stalls(Arc::clone(&world.recorder), world.stop.clone());
+        observe::overload(Arc::clone(&world.recorder), Arc::clone(&world.pids), world.stop.clone());
         world
     }
 
@@ -134,6 +137,7 @@ impl World {
         let gateway = block_in_place(|| Gateway::start_in(surroundings, &configuration));
         let number = self.members.len();
         self.balancer.add(number, gateway.address());
+        self.pids.lock().unwrap().push(gateway.pid());
         let baseline = Footprint::of(gateway.pid());
         self.members.push(Member { gateway, proxy, baseline, running: true });
         number

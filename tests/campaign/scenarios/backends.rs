@@ -25,7 +25,7 @@ async fn broken(plan: Plan, break_it: fn(&mut Random) -> Act) -> Report {
         }
         break_it(&mut random)
     });
-    world.send(Load::paced(plan.events(400), 80));
+    world.send(Load::paced(plan.events(300), 50));
     world.finish().await
 }
 

@@ -53,7 +53,7 @@ pub(super) async fn same_id_retries(plan: Plan) -> Report {
 
 pub(super) async fn rolling_update(plan: Plan) -> Report {
     let mut world = World::start(plan, Setup::default()).await;
-    world.send(Load::paced(plan.events(600), 100));
+    world.send(Load::paced(plan.events(400), 80));
     for old in 0..3 {
         sleep(Duration::from_secs(1)).await;
         world.join(&Surroundings::default()).await;
@@ -66,6 +66,6 @@ pub(super) async fn senders_gone(plan: Plan) -> Report {
     let mut world = World::start(plan, Setup::default()).await;
     // Slow enough that many have hung up before the answer.
     world.backend.script(|_| crate::backend::Act::AcceptAfter(Duration::from_millis(20)));
-    world.send(Load { gone_percent: 33, ..Load::paced(plan.events(600), 100) });
+    world.send(Load { gone_percent: 33, ..Load::paced(plan.events(400), 80) });
     exactly_once(world).await
 }

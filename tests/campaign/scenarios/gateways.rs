@@ -22,7 +22,7 @@ const ROUNDS: usize = 3;
 
 async fn start(plan: Plan) -> World {
     let mut world = World::start(plan, Setup::default()).await;
-    world.send(Load::paced(plan.events(600), 80));
+    world.send(Load::paced(plan.events(400), 50));
     sleep(Duration::from_millis(500)).await;
     world
 }

@@ -37,7 +37,7 @@ async fn clocks(plan: Plan, offset: &str, refuses: bool) -> Report {
     world.join(&off_by(&format!("+{offset}"))).await;
     world.join(&off_by(&format!("-{offset}"))).await;
     let began = world.recorder.now();
-    world.send(Load::paced(plan.events(400), 80));
+    world.send(Load::paced(plan.events(300), 50));
     while world.is_busy() {
         sleep(Duration::from_millis(100)).await;
     }
@@ -61,7 +61,7 @@ pub(super) async fn descriptors(plan: Plan) -> Report {
     world.join(&few).await;
     world.backend.script(|_| Act::AcceptAfter(Duration::from_millis(100)));
     let began = world.recorder.now();
-    world.send(Load { spread: 100, ..Load::paced(plan.events(600), 150) });
+    world.send(Load { spread: 100, ..Load::paced(plan.events(500), 100) });
     while world.is_busy() {
         sleep(Duration::from_millis(100)).await;
     }
@@ -82,7 +82,7 @@ pub(super) async fn everything(plan: Plan) -> Report {
             _ => Act::AcceptAfter(random.millis(0, 20)),
         }
     });
-    world.send(Load { spread: 1_500, ..Load::paced(plan.events(1_200), 80) });
+    world.send(Load { spread: 1_500, ..Load::paced(plan.events(800), 50) });
     let mut random = world.random();
     for _ in 0..8 {
         sleep(random.millis(300, 900)).await;

@@ -35,7 +35,7 @@ async fn hit(plan: Plan, what: &'static str, fate: fn(&mut Random) -> Fate) -> R
             fate(&mut random)
         });
     }
-    world.send(Load::paced(plan.events(600), 80));
+    world.send(Load::paced(plan.events(400), 50));
     while world.is_busy() {
         sleep(Duration::from_millis(100)).await;
     }
@@ -71,7 +71,7 @@ pub(super) async fn connections_stall(plan: Plan) -> Report {
 
 async fn parted(plan: Plan, setup: Setup) -> Report {
     let mut world = World::start(plan, setup).await;
-    world.send(Load { spread: 1_500, ..Load::paced(plan.events(600), 80) });
+    world.send(Load { spread: 1_500, ..Load::paced(plan.events(400), 50) });
     for (number, seconds) in [(0, 1), (1, 3), (2, 1)] {
         sleep(Duration::from_millis(600)).await;
         let began = world.recorder.now();

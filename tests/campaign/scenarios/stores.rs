@@ -19,7 +19,7 @@ fn local() -> Setup {
 
 async fn start(plan: Plan, setup: Setup) -> World {
     let mut world = World::start(plan, setup).await;
-    world.send(Load { spread: 1_500, ..Load::paced(plan.events(600), 80) });
+    world.send(Load { spread: 1_500, ..Load::paced(plan.events(400), 50) });
     sleep(Duration::from_millis(700)).await;
     world
 }
@@ -65,7 +65,7 @@ async fn frozen(plan: Plan, setup: Setup, costs: u32, pauses: &[u64]) -> Report 
 }
 
 pub(super) async fn redis_frozen(plan: Plan) -> Report {
-    let events = Some(plan.events(1_200));
+    let events = Some(plan.events(700));
     frozen(Plan { events, ..plan }, local(), ALONE, &[100, 400, 1_000, 10_000]).await
 }
 
