@@ -23,13 +23,19 @@ pub(crate) struct Arguments {
     pub(crate) selection: Selection,
     pub(crate) seed: u64,
     events: Option<u64>,
+    logs: bool,
     names: Vec<String>,
 }
 
 impl Arguments {
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut all =
-            Self { selection: Selection::Short, seed: SEED, events: None, names: Vec::new() };
+        let mut all = Self {
+            selection: Selection::Short,
+            seed: SEED,
+            events: None,
+            logs: false,
+            names: Vec::new(),
+        };
         let mut words = words.peekable();
         while let Some(word) = words.next() {
             let mut number = || -> Result<u64, String> {
@@ -38,6 +44,7 @@ impl Arguments {
             };
             match word.as_str() {
                 "--all" => all.selection = Selection::All,
+                "--logs" => all.logs = true,
                 "--list" => all.selection = Selection::List,
                 "--seed" => all.seed = number()?,
                 "--events" => all.events = Some(number()?),
@@ -46,7 +53,7 @@ impl Arguments {
                 }
                 flag if flag.starts_with('-') => {
                     return Err(format!(
-                        "{flag} is not known: NAME… | --all | --list, --seed N, --events N"
+                        "{flag} is not known: NAME… | --all | --list, --seed N, --events N, --logs"
                     ));
                 }
                 name => all.names.push(name.to_owned()),
@@ -65,7 +72,8 @@ impl Arguments {
     }
 
     pub(crate) fn plan(&self) -> Plan {
-        Plan { seed: self.seed, events: self.events }
+        let short = self.selection == Selection::Short;
+        Plan { seed: self.seed, events: self.events, short, logs: self.logs }
     }
 
     pub(crate) fn takes(&self, scenario: &Scenario) -> bool {

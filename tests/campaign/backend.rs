@@ -96,14 +96,27 @@ pub(crate) struct Backend {
 impl Backend {
     /// Accepts everything until it is told otherwise.
     pub(crate) async fn start(recorder: Arc<Recorder>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let script: Mutex<Arc<Script>> = Mutex::new(Arc::new(|_| Act::Accept));
         let shared = Arc::new(Shared { recorder, script, seen: Mutex::default() });
-        let stop = CancellationToken::new();
-        let serving = accept(listener, Arc::clone(&shared), stop.clone());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(serving));
-        Self { shared, address, stop }
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut backend = Self { shared, address, stop: CancellationToken::new() };
+        backend.open().await;
+        backend
+    }
+
+    /// Closes its port and every connection.
+    pub(crate) fn close(&self) {
+        self.stop.cancel();
+    }
+
+    /// Listens, on the port that it had before.
+    pub(crate) async fn open(&mut self) {
+        // tokio sets SO_REUSEADDR: what is left of old connections does not stand in the way.
+        let listener = TcpListener::bind(self.address).await.expect("the port is still free");
+        self.address = listener.local_addr().unwrap();
+        self.stop = CancellationToken::new();
+        let serving = accept(listener, Arc::clone(&self.shared), self.stop.clone());
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(serving));
     }
 
     pub(crate) fn url(&self) -> String {

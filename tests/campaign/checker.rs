@@ -43,6 +43,8 @@ pub(crate) struct Figures {
 pub(crate) struct Report {
     pub(crate) figures: Figures,
     pub(crate) violations: Vec<String>,
+    /// What else is worth knowing.
+    pub(crate) notes: Vec<String>,
 }
 
 /// One event's share of the history.
@@ -168,10 +170,12 @@ fn story(life: &Life<'_>, touching: &[&Fault]) -> String {
             )
         })
         .collect();
-    let faults: Vec<String> = touching
-        .iter()
-        .map(|fault| format!("{} {}..{}", fault.what, ms(fault.began), ms(fault.ended)))
-        .collect();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for fault in touching {
+        *counts.entry(fault.what).or_default() += 1;
+    }
+    let faults: Vec<String> =
+        counts.iter().map(|(what, times)| format!("{times} × {what}")).collect();
     format!(
         "lived {}..{} ms, attempts [{}], arrivals [{}], ends {:?}, faults [{}]",
         ms(life.began.unwrap_or_default()),

@@ -105,6 +105,9 @@ fn play(scenario: &Scenario, plan: Plan) -> Report {
     });
     let well = report.violations.is_empty();
     println!("{}: {} ({:.1} s)", scenario.name, word(well), began.elapsed().as_secs_f64());
+    for note in &report.notes {
+        println!("    {note}");
+    }
     for violation in report.violations.iter().take(SHOWN) {
         println!("    {violation}");
     }

@@ -105,6 +105,18 @@ async fn page(gateway: &Gateway, path: &str) -> String {
     text
 }
 
+/// Waits until a gateway asks the store again; whether it does in time.
+pub(crate) async fn recovered(gateway: &Gateway, limit: Duration) -> bool {
+    let began = Instant::now();
+    while began.elapsed() < limit {
+        if metrics(gateway).await.get("oncehook_store_degraded") == Some(&0.0) {
+            return true;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
+
 /// Waits until nothing is in flight, the store is asked, and no more than `descriptors` are open.
 pub(crate) async fn rest(
     gateway: &Gateway,

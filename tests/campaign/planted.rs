@@ -126,7 +126,7 @@ fn forged() {
 
 fn shared_key() {
     let mut history = history();
-    history.arrivals[1].key = "key 1".to_owned();
+    "key 1".clone_into(&mut history.arrivals[1].key);
     complains(&check(&history), "share the key");
 }
 

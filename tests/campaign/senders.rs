@@ -132,18 +132,19 @@ impl Senders {
 
     /// As fast as possible: each node has lanes, each lane one connection to each gateway.
     fn in_lanes(self: Arc<Self>, tasks: &mut JoinSet<()>) {
-        for copy in 0..self.load.copies {
-            for lane in 0..self.load.lanes {
-                let senders = Arc::clone(&self);
-                tasks.spawn(async move {
-                    let node = Node::default();
-                    let mut event = lane;
-                    while event < senders.load.events {
-                        senders.deliver(&node, event, copy).await;
-                        event += senders.load.lanes;
-                    }
-                });
-            }
+        for lane in 0..self.load.lanes * u64::from(self.load.copies) {
+            tasks.spawn(Arc::clone(&self).lane(lane));
+        }
+    }
+
+    async fn lane(self: Arc<Self>, lane: u64) {
+        let Load { copies, lanes, events, .. } = self.load;
+        let node = Node::default();
+        let copy = u32::try_from(lane % u64::from(copies)).unwrap();
+        let mut event = lane / u64::from(copies);
+        while event < events {
+            self.deliver(&node, event, copy).await;
+            event += lanes;
         }
     }
 
@@ -156,17 +157,18 @@ impl Senders {
             ticks.tick().await;
             let mut random = self.random(event, 1);
             for (copy, node) in (0..).zip(&nodes) {
-                let (senders, node) = (Arc::clone(&self), Arc::clone(node));
                 let late = random.millis(0, self.load.spread);
-                deliveries.spawn(async move {
-                    sleep(late).await;
-                    senders.deliver(&node, event, copy).await;
-                });
+                deliveries.spawn(Arc::clone(&self).late(late, Arc::clone(node), event, copy));
             }
         }
         while let Some(ended) = deliveries.join_next().await {
             ended.expect("a sender does not panic");
         }
+    }
+
+    async fn late(self: Arc<Self>, late: Duration, node: Arc<Node>, event: u64, copy: u32) {
+        sleep(late).await;
+        self.deliver(&node, event, copy).await;
     }
 
     fn random(&self, event: u64, purpose: u64) -> Random {
@@ -241,10 +243,8 @@ async fn post(
 const fn end_after(told: &Told) -> Option<End> {
     match told {
         Told::HungUp => Some(End::Gone),
-        Told::Nothing | Told::Status(429) => None,
         Told::Status(200..=299) => Some(End::Acknowledged),
-        Told::Status(501) => Some(End::Dismissed),
-        Told::Status(500..) => None,
+        Told::Nothing | Told::Status(429 | 500 | 502..) => None,
         Told::Status(_) => Some(End::Dismissed),
     }
 }

@@ -10,7 +10,7 @@ pub(crate) fn of(rows: &[(&str, Report)]) -> String {
         "| scenario | events | copies | faults | accepted | extra | marked | forgotten | lost | early | |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n",
     );
-    for (name, Report { figures, violations }) in rows {
+    for (name, Report { figures, violations, .. }) in rows {
         let verdict = if violations.is_empty() { "ok" } else { "FAILED" };
         writeln!(
             text,

@@ -39,6 +39,10 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// Instead of the scenario's own number.
     pub(crate) events: Option<u64>,
+    /// CI's selection: less of what takes long.
+    pub(crate) short: bool,
+    /// Keep the gateways' logs, whatever they say.
+    pub(crate) logs: bool,
 }
 
 impl Plan {
@@ -199,6 +203,14 @@ impl World {
         self.members[number].gateway.signal(signal);
     }
 
+    /// Waits until every gateway asks the store again: until then an outage is not over for those behind it.
+    pub(crate) async fn recovered(&self) {
+        for Member { gateway, .. } in self.members.iter().filter(|member| member.running) {
+            let rested = observe::recovered(gateway, REST).await;
+            assert!(rested, "a gateway does not find that the store is back");
+        }
+    }
+
     /// Waits for the senders, then until all is quiet, and holds everything against the guarantee.
     pub(crate) async fn finish(mut self) -> Report {
         while let Some(ended) = self.load.join_next().await {
@@ -217,7 +229,7 @@ impl World {
             self.recorder.complain(format!("leases are left in the store: {left:?}"));
         }
         let report = check(&self.recorder.write());
-        if !report.violations.is_empty() {
+        if self.plan.logs || !report.violations.is_empty() {
             self.keep_logs();
         }
         report

@@ -32,6 +32,7 @@ mod relay;
 mod store;
 mod store_faults;
 mod store_memory;
+mod store_proxy;
 mod store_redis;
 mod support;
 mod telemetry;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::sleep;
+
 use crate::backend::{Act, Request};
 use crate::checker::Report;
 use crate::random::Random;
@@ -82,4 +84,21 @@ pub(super) async fn backend_slow(plan: Plan) -> Report {
         }
     })
     .await
+}
+
+/// Nobody listens: what was under way is in doubt, all else certainly did not arrive.
+pub(super) async fn backend_away(plan: Plan) -> Report {
+    let mut world = World::start(plan, Setup::default()).await;
+    world.backend.script(|_| Act::AcceptAfter(Duration::from_millis(20)));
+    world.send(Load::paced(plan.events(300), 50));
+    let mut random = world.random();
+    for _ in 0..3 {
+        sleep(random.millis(500, 1_000)).await;
+        let began = world.recorder.now();
+        world.backend.close();
+        sleep(random.millis(300, 1_200)).await;
+        world.backend.open().await;
+        world.recorder.fault(world.recorder.over("the backend is away", began));
+    }
+    world.finish().await
 }

@@ -41,7 +41,7 @@ async fn exactly_once(world: World) -> Report {
 
 pub(super) async fn burst(plan: Plan) -> Report {
     let mut world = World::start(plan, patient()).await;
-    world.send(flat_out(plan, 10_000));
+    world.send(flat_out(plan, if plan.short { 3_000 } else { 10_000 }));
     exactly_once(world).await
 }
 

@@ -112,6 +112,7 @@ async fn strike(world: &mut World, random: &mut Random) {
             world.redis.pause();
             sleep(random.millis(100, 1_500)).await;
             world.redis.resume();
+            world.recovered().await;
             world.recorder.fault(world.recorder.over("Redis stands still", began));
         }
         3 => {
@@ -123,6 +124,7 @@ async fn strike(world: &mut World, random: &mut Random) {
             world.members[victim].proxy.part();
             sleep(random.millis(100, 1_500)).await;
             world.members[victim].proxy.heal();
+            world.recovered().await;
             world.recorder.fault(world.recorder.over("a gateway is cut off from Redis", began));
         }
         _ => {

@@ -54,6 +54,7 @@ scenarios! {
     #[short] gateways::stopped_beyond_lease "a gateway stands still for longer than its lease, and goes on",
     #[short] backends::backend_breaks "hangs, resets, truncates, is late: whatever the backend can do",
     backends::backend_refuses "429 and 5xx, with and without Retry-After, and 401",
+    backends::backend_away "its port is closed and its connections broken, for a second or so, again and again",
     backends::backend_hangs "never answers, having accepted or not",
     backends::backend_resets "RST, having accepted or not",
     backends::backend_truncates "half an answer, having accepted",

@@ -16,11 +16,14 @@ use crate::world::{COMPRESSED, LOCAL, Plan, Setup, World};
 
 use super::counter;
 
-/// One of so many operations is hit.
-const ONE_IN: u64 = 40;
+/// One of so many operations is hit, where only those that are under way with it suffer.
+const OFTEN: u64 = 40;
 
-/// Hits one operation in forty, by the seed; each is a fault of that moment.
-async fn hit(plan: Plan, what: &'static str, fate: fn(&mut Random) -> Fate) -> Report {
+/// The same, where each fault takes the gateway half a second to find out: more of them, and it does nothing else.
+const SELDOM: u64 = 400;
+
+/// Hits one operation in `one_in`, by the seed; each is a fault of that moment.
+async fn hit(plan: Plan, what: &'static str, one_in: u64, fate: fn(&mut Random) -> Fate) -> Report {
     let mut world = World::start(plan, Setup::default()).await;
     for (number, member) in (0..).zip(&world.members) {
         let (count, seed) = (counter(), plan.seed);
@@ -28,7 +31,7 @@ async fn hit(plan: Plan, what: &'static str, fate: fn(&mut Random) -> Fate) -> R
         member.proxy.rule(move |asked| {
             let nth = count.fetch_add(1, Ordering::SeqCst) as u64;
             let mut random = Random::new(seed, number << 32 | nth);
-            if asked == Asked::Other || random.below(ONE_IN) != 0 {
+            if asked == Asked::Other || random.below(one_in) != 0 {
                 return Fate::Pass;
             }
             recorder.fault(recorder.over(what, recorder.now()));
@@ -46,24 +49,24 @@ async fn hit(plan: Plan, what: &'static str, fate: fn(&mut Random) -> Fate) -> R
 }
 
 pub(super) async fn replies_lost(plan: Plan) -> Report {
-    hit(plan, "a reply is lost", |_| Fate::CutAfter).await
+    hit(plan, "a reply is lost", OFTEN, |_| Fate::CutAfter).await
 }
 
 pub(super) async fn commands_lost(plan: Plan) -> Report {
-    hit(plan, "a command is lost", |_| Fate::CutBefore).await
+    hit(plan, "a command is lost", OFTEN, |_| Fate::CutBefore).await
 }
 
 pub(super) async fn replies_corrupt(plan: Plan) -> Report {
-    hit(plan, "a reply is garbage", |_| Fate::Corrupt).await
+    hit(plan, "a reply is garbage", OFTEN, |_| Fate::Corrupt).await
 }
 
 /// The gateways wait for half a second.
 pub(super) async fn replies_late(plan: Plan) -> Report {
-    hit(plan, "a reply is late", |random| Fate::Delay(random.millis(50, 1_200))).await
+    hit(plan, "a reply is late", SELDOM, |random| Fate::Delay(random.millis(50, 1_200))).await
 }
 
 pub(super) async fn connections_stall(plan: Plan) -> Report {
-    hit(plan, "a connection falls silent", |random| {
+    hit(plan, "a connection falls silent", SELDOM, |random| {
         if random.below(2) == 0 { Fate::StallBefore } else { Fate::StallAfter }
     })
     .await
@@ -80,6 +83,7 @@ async fn parted(plan: Plan, setup: Setup) -> Report {
         world.members[number].proxy.heal();
         // What the packets of a dead connection would meet.
         world.members[number].proxy.cut();
+        world.recovered().await;
         let fault = world.recorder.over("a gateway is cut off from Redis", began);
         world.recorder.fault(Fault { costs: 1, ..fault });
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::checker::Report;
-use crate::history::Fault;
+use crate::history::{At, Attempt, Fault, History};
 use crate::senders::Load;
 use crate::support::redis::Settings;
 use crate::world::{COMPRESSED, LOCAL, Plan, Setup, World};
@@ -32,6 +32,7 @@ async fn killed(plan: Plan, setup: Setup, fault: fn(Fault) -> Fault) -> Report {
         world.redis.kill();
         sleep(random.millis(50, 1_000)).await;
         world.redis.restart().await;
+        world.recovered().await;
         world.recorder.fault(fault(world.recorder.over("Redis is killed", began)));
         sleep(random.millis(500, 1_500)).await;
     }
@@ -53,20 +54,50 @@ pub(super) async fn redis_killed_aof(plan: Plan) -> Report {
 
 async fn frozen(plan: Plan, setup: Setup, costs: u32, pauses: &[u64]) -> Report {
     let world = start(plan, setup).await;
+    let mut longest = (At::ZERO, At::ZERO);
     for pause in pauses {
         let began = world.recorder.now();
         world.redis.pause();
         sleep(Duration::from_millis(*pause)).await;
         world.redis.resume();
+        world.recovered().await;
         world.recorder.fault(Fault { costs, ..world.recorder.over("Redis stands still", began) });
+        longest = (began, world.recorder.now());
         sleep(Duration::from_millis(600)).await;
     }
-    world.finish().await
+    let recorder = std::sync::Arc::clone(&world.recorder);
+    let mut report = world.finish().await;
+    judge_waits(&recorder.write(), longest, &mut report);
+    report
 }
 
 pub(super) async fn redis_frozen(plan: Plan) -> Report {
     let events = Some(plan.events(700));
     frozen(Plan { events, ..plan }, local(), ALONE, &[100, 400, 1_000, 10_000]).await
+}
+
+/// By when the breakers of a frozen Redis are open: their five time-outs run side by side.
+const BREAKER: Duration = Duration::from_secs(2);
+
+/// The slowest of a hundred answers may take so long once they are.
+const P99_MAX: Duration = Duration::from_millis(300);
+
+/// How long senders waited for the answers to what they sent while Redis had been standing still for a while.
+fn judge_waits(history: &History, pause: (At, At), report: &mut Report) {
+    let (began, ended) = pause;
+    let meant = |attempt: &&Attempt| attempt.sent > began + BREAKER && attempt.sent < ended;
+    let attempts = history.attempts.iter().filter(meant);
+    let mut waits: Vec<Duration> =
+        attempts.map(|attempt| attempt.ended.saturating_sub(attempt.sent)).collect();
+    waits.sort_unstable();
+    let Some(p99) = waits.get(waits.len() * 99 / 100) else { return };
+    let note =
+        format!("{} answers while Redis stood still: p99 {} ms", waits.len(), p99.as_millis());
+    if *p99 > P99_MAX && report.figures.overloads == 0 {
+        report.violations.push(note);
+    } else {
+        report.notes.push(note);
+    }
 }
 
 /// No longer than a sender tries, in its compressed time.
@@ -106,6 +137,7 @@ pub(super) async fn redis_out_of_memory(plan: Plan) -> Report {
         let _: () = world.redis.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
         sleep(Duration::from_millis(800)).await;
         let _: () = world.redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+        world.recovered().await;
         world.recorder.fault(world.recorder.over("Redis is out of memory", began));
         sleep(Duration::from_millis(800)).await;
     }
@@ -132,7 +164,7 @@ pub(super) async fn flushall(plan: Plan) -> Report {
         let _: () = world.redis.command(&["FLUSHALL"]).await;
         let fault = world.recorder.over("FLUSHALL", began);
         world.recorder.fault(Fault { forgets: true, ..fault });
-        sleep(Duration::from_millis(1_000)).await;
+        sleep(Duration::from_secs(1)).await;
     }
     world.finish().await
 }
