@@ -24,6 +24,10 @@ async fn behind(server: &RedisServer) -> (Proxy, Redis) {
     let proxy = Proxy::to(SocketAddr::from(([127, 0, 0, 1], server.port()))).await;
     let port = proxy.url().rsplit(':').next().unwrap().parse().unwrap();
     let redis = Redis::new(Options { breaker_failures: 1_000, ..options_at(port) }).unwrap();
+    // From here on the server knows the scripts: a first use is answered with NOSCRIPT, and no fault should hit that.
+    for operation in [CLAIM, SETTLE, RELEASE] {
+        redis.execute(key(99), owner(99), operation).await.unwrap();
+    }
     (proxy, redis)
 }
 

@@ -20,7 +20,7 @@ use super::counter;
 const OFTEN: u64 = 40;
 
 /// The same, where each fault takes the gateway half a second to find out: more of them, and it does nothing else.
-const SELDOM: u64 = 400;
+const SELDOM: u64 = 100;
 
 /// Hits one operation in `one_in`, by the seed; each is a fault of that moment.
 async fn hit(plan: Plan, what: &'static str, one_in: u64, fate: fn(&mut Random) -> Fate) -> Report {
