@@ -10,9 +10,8 @@ use oncehook::claim::record::Reply;
 use oncehook::store::StoreError;
 use oncehook::store::redis::{Options, Redis};
 
-use crate::support::proxy::{Fate, Proxy};
+use crate::support::proxy::{Asked, Fate, Proxy};
 use crate::support::redis::{RedisServer, until};
-use crate::support::resp::Asked;
 use crate::support::store::{CLAIM, RELEASE, SETTLE, key, options_at, owner};
 
 const WON: Reply = Reply::Won { attempt: 1, possible_duplicate: false };

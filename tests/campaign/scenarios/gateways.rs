@@ -11,8 +11,7 @@ use crate::backend::{Act, Gate};
 use crate::checker::Report;
 use crate::senders::Load;
 use crate::support::gateway::Surroundings;
-use crate::support::proxy::Fate;
-use crate::support::resp::Asked;
+use crate::support::proxy::{Asked, Fate};
 use crate::world::{LEASE, Plan, Setup, World};
 
 use super::{counter, until};

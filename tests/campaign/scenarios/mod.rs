@@ -5,6 +5,7 @@ mod calm;
 mod gateways;
 mod machines;
 mod network;
+mod planted;
 mod stores;
 
 use std::pin::Pin;
@@ -42,6 +43,8 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    #[short] planted::planted_extras "gateways that collapse nothing: the checker has to find the copies",
+    #[short] planted::planted_losses "gateways that acknowledge what is in doubt: the checker has to find the losses",
     #[short] calm::burst "three copies of each event, as fast as they go, through three gateways",
     #[short] calm::same_id_retries "three times the same bytes, at nearly the same time",
     #[short] calm::rolling_update "gateways are ended under load, and replaced",

@@ -10,8 +10,7 @@ use crate::checker::Report;
 use crate::history::Fault;
 use crate::random::Random;
 use crate::senders::Load;
-use crate::support::proxy::Fate;
-use crate::support::resp::Asked;
+use crate::support::proxy::{Asked, Fate};
 use crate::world::{COMPRESSED, LOCAL, Plan, Setup, World};
 
 use super::counter;

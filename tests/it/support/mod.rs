@@ -6,6 +6,5 @@ pub(crate) mod gateway;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod redis;
-pub(crate) mod resp;
 pub(crate) mod sender;
 pub(crate) mod store;

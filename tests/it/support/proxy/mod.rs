@@ -5,6 +5,8 @@
 //! shares one connection matches replies by their order, so no reply is ever left out of a stream that goes on: what is
 //! lost is lost with the connection, or in its silence, as on a real network.
 
+mod frames;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +20,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::resp::{self, Asked};
+pub(crate) use frames::Asked;
 
 /// Commands of one connection whose replies are still to come.
 const PENDING_MAX: usize = 65_536;
@@ -149,9 +151,9 @@ async fn commands(
 ) -> std::io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
-        while let Some(length) = resp::frame_len(&buffer) {
+        while let Some(length) = frames::frame_len(&buffer) {
             let frame = buffer.split_to(length);
-            let asked = resp::asked(&resp::words(&frame));
+            let asked = frames::asked(&frames::words(&frame));
             let rule = Arc::clone(&*shared.rule.lock().unwrap());
             let fate = rule(asked);
             match fate {
@@ -184,7 +186,7 @@ async fn replies(
 ) -> std::io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
-        while let Some(length) = resp::frame_len(&buffer) {
+        while let Some(length) = frames::frame_len(&buffer) {
             let fate = decided.recv().await.unwrap_or(Fate::Pass);
             shared.connected().await;
             match fate {
