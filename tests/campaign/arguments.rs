@@ -71,9 +71,15 @@ impl Arguments {
         Ok(all)
     }
 
-    pub(crate) fn plan(&self) -> Plan {
+    pub(crate) fn plan(&self, scenario: &Scenario) -> Plan {
         let short = self.selection == Selection::Short;
-        Plan { seed: self.seed, events: self.events, short, logs: self.logs }
+        Plan {
+            scenario: scenario.name,
+            seed: self.seed,
+            events: self.events,
+            short,
+            logs: self.logs,
+        }
     }
 
     pub(crate) fn takes(&self, scenario: &Scenario) -> bool {

@@ -78,7 +78,7 @@ fn run(arguments: &Arguments) -> (usize, usize) {
     }
     let mut rows = Vec::new();
     for scenario in scenarios::ALL.iter().filter(|scenario| arguments.takes(scenario)) {
-        let report = play(scenario, arguments.plan());
+        let report = play(scenario, arguments.plan(scenario));
         count(report.violations.is_empty());
         // What was planted is no result.
         if report.figures.events > 0 || !report.violations.is_empty() {
@@ -119,6 +119,7 @@ fn play(scenario: &Scenario, plan: Plan) -> Report {
     }
     if !well {
         println!("    again: cargo test --test campaign -- {} --seed {}", scenario.name, plan.seed);
+        println!("    logs: target/tmp/campaign-{}-{}-gateway-*.log", scenario.name, plan.seed);
     }
     report
 }

@@ -36,6 +36,7 @@ const MEMORY_EACH: u64 = 4 * 1024;
 /// Which scenario, how much of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
+    pub(crate) scenario: &'static str,
     pub(crate) seed: u64,
     /// Instead of the scenario's own number.
     pub(crate) events: Option<u64>,
@@ -239,9 +240,9 @@ impl World {
     fn keep_logs(&self) {
         let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
         for (number, member) in self.members.iter().enumerate() {
-            let file = folder.join(format!("campaign-{}-gateway-{number}.log", self.plan.seed));
+            let Plan { scenario, seed, .. } = self.plan;
+            let file = folder.join(format!("campaign-{scenario}-{seed}-gateway-{number}.log"));
             std::fs::write(&file, member.gateway.log().join("\n")).expect("the log is kept");
-            println!("    kept {}", file.display());
         }
     }
 
