@@ -35,23 +35,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What the admin listener is held to. Defaults stand in `config`.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to listen.
+    /// Where to listen: a loopback address, since the pages have no authentication.
     pub address: SocketAddr,
-    /// Whether that may be an address that other machines reach.
-    pub remote: Remote,
     /// How long a request's head may take.
     pub head_timeout: Duration,
     /// How many connections there may be; others wait in the kernel.
     pub connections_max: usize,
-}
-
-/// Whether other machines may ask. There is no authentication: what is told is no secret, but nobody else's business.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remote {
-    /// Only this machine.
-    Refused,
-    /// Whoever reaches the address.
-    Allowed,
 }
 
 /// What the pages are made from.
@@ -71,9 +60,9 @@ pub enum BindError {
     /// Other machines would reach it.
     #[error(
         "the admin address {address} is no loopback address, and the pages have no authentication; hint: listen on \
-         127.0.0.1 or [::1], or set allow_remote = true under [admin] if only trusted machines reach the address"
+         127.0.0.1 or [::1]; a probe can run `oncehook healthcheck` beside the gateway"
     )]
-    Remote {
+    NotLoopback {
         /// Where it should have listened.
         address: SocketAddr,
     },
@@ -99,8 +88,8 @@ impl Admin {
     /// Binds the address. Needs no runtime.
     pub fn bind(options: Options, state: State) -> Result<Self, BindError> {
         let address = options.address;
-        if options.remote == Remote::Refused && !address.ip().to_canonical().is_loopback() {
-            return Err(BindError::Remote { address });
+        if !address.ip().to_canonical().is_loopback() {
+            return Err(BindError::NotLoopback { address });
         }
         let bind = || {
             let socket = TcpListener::bind(address)?;

@@ -59,7 +59,7 @@ async fn readyz(Of(state): Of<State>) -> Response {
     }
     if let Some(outage) = health.outage {
         reasons.push(format!(
-            "the {} store has been out for {} s; claim.on_store_error decides meanwhile",
+            "the {} store has been out for {} s; on_store_error decides meanwhile",
             health.kind,
             outage.as_secs()
         ));

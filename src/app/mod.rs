@@ -256,7 +256,6 @@ fn bind_admin(
 ) -> Result<Admin, StartError> {
     let options = admin::Options {
         address: config.admin.address,
-        remote: admin::Remote::Refused,
         head_timeout: ADMIN_HEAD_TIMEOUT,
         connections_max: ADMIN_CONNECTIONS_MAX,
     };

@@ -42,11 +42,9 @@ struct Webhook {
 
 /// Reads a key file: a map of `key: secret`.
 pub(super) fn keys(text: &str) -> Result<Pairs, Wrong> {
-    parse::<BTreeMap<String, String>>(
-        text,
-        "expected LiveKit's key file: YAML, each line `key: secret`",
-    )
-    .map(pairs)
+    let expected = "expected LiveKit's key file: YAML, each line `key: secret`";
+    let keys: BTreeMap<String, String> = parse(text, expected)?;
+    if keys.is_empty() { Err((Fault::new(expected), None)) } else { Ok(pairs(keys)) }
 }
 
 /// Reads a server's configuration.

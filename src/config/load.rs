@@ -29,6 +29,7 @@ const DEV: [(&str, &str); 6] = [
     ("listen.address", "127.0.0.1:8443"),
     ("tls.enabled", "false"),
     ("tls.self_signed", "true"),
+    // Where `oncehook listen` is, unless it is told otherwise.
     ("upstream.backend", "http://127.0.0.1:8080/webhook"),
     ("log.format", "text"),
     ("shutdown.drain_delay", "0s"),

@@ -154,7 +154,7 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
-    /// Open connections, at most.
+    /// Open connections, and so forwards in flight, at most.
     pub connections_max: usize,
     /// Statuses that mean "refused for good": 4xx, never 429.
     pub refused: Vec<u16>,
@@ -207,7 +207,7 @@ pub struct Redis {
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// Which database.
+    /// Which database; from 0 to 65535.
     pub database: i64,
     /// The ACL user.
     pub username: Option<String>,
@@ -283,12 +283,8 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// All webhooks' bodies in memory, in bytes; at least `body_bytes_max`.
     pub body_memory_bytes_max: usize,
-    /// A token, in bytes; less than `head_bytes_max`.
-    pub token_bytes_max: usize,
     /// Concurrent streams of one HTTP/2 connection.
     pub http2_streams_max: u32,
-    /// Forwards in flight to each backend.
-    pub forwards_max: usize,
     /// Copies that wait for one exchange of this process.
     pub followers_max: usize,
 }

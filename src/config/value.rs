@@ -65,6 +65,10 @@ pub(super) enum OnError {
     RejectThenLocal,
 }
 
+/// A name to check a certificate against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ServerName(pub(super) String);
+
 /// `relay.backend`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
@@ -315,5 +319,23 @@ impl Value for Tenant {
 
     fn text(&self) -> String {
         self.as_str().to_owned()
+    }
+}
+
+impl Value for ServerName {
+    const SHAPE: Shape = Shape::Text;
+    const EXPECTED: &'static str = "a host name or an address";
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        match rustls::pki_types::ServerName::try_from(text) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(_) => {
+                Err(Fault::new(format!("expected a host name or an address, found {text:?}")))
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        self.0.clone()
     }
 }

@@ -289,7 +289,8 @@ async fn expiry(patience: Option<Duration>) {
 
 fn end_of(result: hyper::Result<()>, finishing: Finishing) -> ConnectionEnd {
     match (result, finishing) {
-        (Ok(()), Finishing::Rested) => ConnectionEnd::IdleTimeout,
+        // However the peer took it: many leave without a TLS close_notify, which is an error to rustls.
+        (_, Finishing::Rested) => ConnectionEnd::IdleTimeout,
         (Ok(()), Finishing::No | Finishing::Stopped) => ConnectionEnd::Closed,
         (Err(error), _) if error.source().is_some_and(<dyn Error>::is::<Panicked>) => {
             ConnectionEnd::Panic

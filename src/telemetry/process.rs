@@ -29,7 +29,7 @@ impl Collector for Process {
         one(
             &mut encoder,
             "process_start_time",
-            "When the process started, since the epoch",
+            "When the process started, since the epoch.",
             Some(&Unit::Seconds),
             started,
         )?;
@@ -37,13 +37,13 @@ impl Collector for Process {
             one(
                 &mut encoder,
                 "process_resident_memory",
-                "Resident memory",
+                "Resident memory.",
                 Some(&Unit::Bytes),
                 bytes,
             )?;
         }
         if let Some(open) = open_descriptors() {
-            one(&mut encoder, "process_open_fds", "Open file descriptors", None, open)?;
+            one(&mut encoder, "process_open_fds", "Open file descriptors.", None, open)?;
         }
         Ok(())
     }

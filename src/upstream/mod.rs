@@ -4,14 +4,15 @@
 //! terms of the claim protocol; [`Upstream::pass`] streams any other request for `relay`. Whether an event may be
 //! forwarded is left to `claim`, what the sender is told to `gateway::answer`.
 //!
-//! In reading order: `forward` and `pass` (the two errands), `outcome` and `headers` (the rules, pure), `pool` and
-//! `connection` (the sockets), `tls`, `body`, `error`.
+//! In reading order: `forward` and `pass` (the two errands), `outcome`, `headers` and `keep` (the rules, pure), `pool`
+//! and `connection` (the sockets), `tls`, `body`, `error`.
 
 mod body;
 mod connection;
 mod error;
 mod forward;
 mod headers;
+mod keep;
 mod options;
 mod outcome;
 mod pass;

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use oncehook::admin::readiness::{MemoryUse, Stage};
-use oncehook::admin::{Admin, Options, Readiness, Remote, State, StoreHealth};
+use oncehook::admin::{Admin, Options, Readiness, State, StoreHealth};
 use oncehook::telemetry::Metrics;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,6 @@ struct Running {
 fn options() -> Options {
     Options {
         address: "127.0.0.1:0".parse().unwrap(),
-        remote: Remote::Refused,
         head_timeout: Duration::from_secs(20),
         connections_max: 4,
     }
@@ -137,12 +136,11 @@ async fn a_connection_that_sends_nothing_is_closed_and_others_wait_for_its_place
 }
 
 #[test]
-fn other_machines_are_refused_unless_they_are_allowed() {
+fn other_machines_are_refused() {
     let everywhere = Options { address: "0.0.0.0:0".parse().unwrap(), ..options() };
-    let error = Admin::bind(everywhere.clone(), state().0).err().expect("a refusal").to_string();
+    let error = Admin::bind(everywhere, state().0).err().expect("a refusal").to_string();
     assert!(error.starts_with("the admin address 0.0.0.0:0 is no loopback address"), "{error}");
     assert!(error.contains("; hint: listen on 127.0.0.1"), "{error}");
-    Admin::bind(Options { remote: Remote::Allowed, ..everywhere }, state().0).expect("allowed");
     let taken = Admin::bind(options(), state().0).expect("a free port");
     let again = Options { address: taken.local_address(), ..options() };
     let error = Admin::bind(again, state().0).err().expect("a port that is taken").to_string();

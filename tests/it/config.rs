@@ -10,6 +10,8 @@ use oncehook::config::{
     self, Config, LoadError, Overrides, Relay, Sources, StoreKind, Tls, check_fragment, load,
     schema, show,
 };
+use proptest::prelude::{Strategy, any, prop};
+use proptest::sample::Index;
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 
@@ -108,7 +110,8 @@ fn told(case: &Path) -> String {
                 case.display(),
                 show(&config)
             );
-            config.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n") + "valid"
+            let warnings = config.warnings.iter().map(ToString::to_string);
+            warnings.chain(["valid".to_owned()]).collect::<Vec<_>>().join("\n")
         }
         Err(error) => error.to_string(),
     };
@@ -152,13 +155,8 @@ impl Machine {
             write(&machine.path(name), SECRET, 0o600);
         }
         write(&machine.path("keys.yaml"), &format!("APIexample: {SECRET}\n"), 0o600);
-        {
-            let (name, from) = ("livekit.yaml", "fleet");
-            let text =
-                fs::read_to_string(folder("config/livekit").join(from).with_extension("yaml"))
-                    .unwrap();
-            write(&machine.path(name), &machine.moved(&text), 0o600);
-        }
+        let text = fs::read_to_string(folder("config/livekit/fleet.yaml")).unwrap();
+        write(&machine.path("livekit.yaml"), &machine.moved(&text), 0o600);
         machine
     }
 
@@ -260,15 +258,18 @@ fn keys(header: &str, table: &toml::Table, into: &mut BTreeMap<(String, String),
     let named = header.trim_matches(['[', ']']);
     for (name, value) in table {
         let path = if named.is_empty() { name.clone() } else { format!("{named}.{name}") };
-        match value {
-            _ if named.ends_with("keys") => {}
-            toml::Value::Table(inner) => keys(&format!("[{path}]"), inner, into),
-            toml::Value::Array(elements) if elements.first().is_some_and(toml::Value::is_table) => {
-                for element in elements {
-                    keys(&format!("[[{path}]]"), element.as_table().unwrap(), into);
-                }
+        let tables =
+            value.as_array().filter(|elements| elements.first().is_some_and(toml::Value::is_table));
+        if named.ends_with("keys") {
+            // The operator's own.
+        } else if let Some(inner) = value.as_table() {
+            keys(&format!("[{path}]"), inner, into);
+        } else if let Some(elements) = tables {
+            for element in elements {
+                keys(&format!("[[{path}]]"), element.as_table().unwrap(), into);
             }
-            value => drop(into.insert((header.to_owned(), name.clone()), value.clone())),
+        } else {
+            into.insert((header.to_owned(), name.clone()), value.clone());
         }
     }
 }
@@ -571,4 +572,40 @@ fn the_check_command_ends_as_sysexits_says_and_prints_data_only_if_asked() {
     assert!(told.ends_with(&format!("configuration {name} is not valid\n")), "{told}");
     assert_eq!(check(&["--config", "/nowhere/oncehook.toml"]).status.code(), Some(66));
     assert_eq!(check(&[]).status.code(), Some(78));
+}
+
+/// Every shipped and every wrong file, with a piece cut out and another put in.
+fn damaged() -> impl Strategy<Value = String> {
+    let mut texts: Vec<String> = ["config", "tests/data/config"]
+        .iter()
+        .flat_map(|name| files(&folder(name), "toml"))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    texts.push(uncommented(&texts[1]));
+    let pieces = [
+        "", "=", "\"", "'", "[", "]]", "{", "}", "\n", "\t", "\0", "ä", "🦀", "1e9", "@", ".",
+        "\"\"\"", "\r\n", "#", ",",
+    ];
+    let cut = (any::<Index>(), 0..40_usize, prop::sample::select(pieces.to_vec()));
+    (prop::sample::select(texts), prop::collection::vec(cut, 1..4)).prop_map(|(text, cuts)| {
+        cuts.into_iter().fold(text, |text, (at, length, piece)| {
+            let mut characters: Vec<char> = text.chars().collect();
+            let start = at.index(characters.len() + 1);
+            let end = (start + length).min(characters.len());
+            drop(characters.splice(start..end, piece.chars()));
+            characters.into_iter().collect()
+        })
+    })
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn no_text_makes_it_panic(text in damaged()) {
+        if let Err(problems) = check_fragment("damaged.toml", &text) {
+            let told = problems.to_string();
+            proptest::prop_assert!(told.contains("damaged.toml"), "{told}");
+        }
+    }
 }

@@ -166,25 +166,28 @@ async fn a_listener_that_stops_lets_http2_streams_finish() {
 }
 
 #[tokio::test]
-async fn a_kill_waits_for_nothing() {
+async fn a_kill_waits_for_no_http1_answer() {
+    let (listener, called, _gate) = gated(options());
+    let mut stream = listener.connect().await;
+    stream.write_all(GET.as_bytes()).await.unwrap();
+    eventually("the service was called", || called.load(Ordering::SeqCst) == 1).await;
+    listener.kill.cancel();
+    assert!(read_to_end(&mut stream).await.is_empty());
+    listener.counted("oncehook_connections_ended_total{reason=\"killed\"}", 1).await;
+    listener.ended().await;
+}
+
+#[tokio::test]
+async fn a_kill_waits_for_no_http2_answer() {
     let own = self_signed(&["localhost"]);
-    for tls in [None, Some(own.tls.server)] {
-        let speaks_tls = tls.is_some();
-        let (listener, called, _gate) = gated(Options { tls, ..options() });
-        let ended = if speaks_tls {
-            let mut sender = http2_to(listener.address, &own.certificate_pem).await;
-            tokio::spawn(async move { sender.send_request(request("/")).await.is_err() })
-        } else {
-            let mut stream = listener.connect().await;
-            stream.write_all(GET.as_bytes()).await.unwrap();
-            tokio::spawn(async move { read_to_end(&mut stream).await.is_empty() })
-        };
-        eventually("the service was called", || called.load(Ordering::SeqCst) == 1).await;
-        listener.kill.cancel();
-        assert!(timeout(LONG, ended).await.expect("an end").unwrap());
-        listener.counted("oncehook_connections_ended_total{reason=\"killed\"}", 1).await;
-        listener.ended().await;
-    }
+    let (listener, called, _gate) = gated(Options { tls: Some(own.tls.server), ..options() });
+    let mut sender = http2_to(listener.address, &own.certificate_pem).await;
+    let asking = tokio::spawn(sender.send_request(request("/")));
+    eventually("the service was called", || called.load(Ordering::SeqCst) == 1).await;
+    listener.kill.cancel();
+    timeout(LONG, asking).await.expect("an end").unwrap().expect_err("no answer");
+    listener.counted("oncehook_connections_ended_total{reason=\"killed\"}", 1).await;
+    listener.ended().await;
 }
 
 #[tokio::test]

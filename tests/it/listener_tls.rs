@@ -6,21 +6,25 @@ use std::time::Duration;
 
 use oncehook::listener::Options;
 use oncehook::listener::tls::{Files, Validity, server_config};
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{CertificateParams, DnType, KeyPair};
 use tempfile::TempDir;
 
 use crate::support::dial::{GET, Running, exchange, options, self_signed, shake_hands};
 
 fn write_pair(into: &Path, name: &str, names: &[&str]) -> (Files, String) {
     let names: Vec<_> = names.iter().map(ToString::to_string).collect();
-    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let mut made = CertificateParams::new(names).unwrap();
+    // Two issuers of one name would be told apart by their signatures only.
+    made.distinguished_name.push(DnType::CommonName, name);
+    let key = KeyPair::generate().unwrap();
+    let pem = made.self_signed(&key).unwrap().pem();
     let files = Files {
         certificate: into.join(format!("{name}.crt")),
         key: into.join(format!("{name}.key")),
     };
-    fs::write(&files.certificate, made.cert.pem()).unwrap();
-    fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
-    (files, made.cert.pem())
+    fs::write(&files.certificate, &pem).unwrap();
+    fs::write(&files.key, key.serialize_pem()).unwrap();
+    (files, pem)
 }
 
 #[tokio::test]

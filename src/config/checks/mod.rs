@@ -66,11 +66,6 @@ fn sizes(reader: &mut Reader<'_>, config: &Config) {
         "the largest body could never be taken",
     );
     at_most(
-        ("limits.token_bytes_max", limits.token_bytes_max),
-        ("limits.head_bytes_max", limits.head_bytes_max),
-        "the token is a part of the head",
-    );
-    at_most(
         ("limits.connections_per_source_max", limits.connections_per_source_max),
         ("limits.connections_max", limits.connections_max),
         "one source is a part of all",

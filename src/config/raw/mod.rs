@@ -207,9 +207,7 @@ fn limits(section: &mut Section<'_, '_>) -> Limits {
         body_memory_bytes_max: section
             .within("body_memory_bytes_max", mib(256), mib(1)..=gib(64))
             .0,
-        token_bytes_max: section.within("token_bytes_max", kib(8), Bytes(512)..=kib(64)).0,
         http2_streams_max: section.within("http2_streams_max", 64, 1..=10_000),
-        forwards_max: section.within("forwards_max", 512, many.clone()),
         followers_max: section.within("followers_max", 256, many),
     }
 }

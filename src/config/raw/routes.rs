@@ -9,7 +9,7 @@ use super::super::backend::{Backend, HostPolicy, RoutePath};
 use super::super::problem::{Fault, Place};
 use super::super::reader::Sensitivity;
 use super::super::section::Section;
-use super::super::value::{Target, Value};
+use super::super::value::{ServerName, Target, Value};
 use super::super::{Certificate, Mode, Upstream, UpstreamTls};
 use super::{milliseconds, minutes, seconds};
 
@@ -185,7 +185,7 @@ pub(super) fn tls(section: &mut Section<'_, '_>, inherited: Option<&UpstreamTls>
     let own = UpstreamTls {
         ca_file: section.file("ca_file", Sensitivity::Public),
         client: client(section),
-        server_name: section.option("server_name"),
+        server_name: section.option::<ServerName>("server_name").map(|name| name.0),
     };
     match inherited {
         Some(inherited) if own == UpstreamTls::default() => inherited.clone(),

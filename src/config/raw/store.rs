@@ -146,6 +146,9 @@ fn server(url: &str) -> Result<Server, Fault> {
         ));
     };
     let redis = info.redis_settings();
+    if u16::try_from(redis.db()).is_err() {
+        return Err(expected("the database must be from 0 to 65535"));
+    }
     Ok(Server {
         host,
         port,

@@ -64,7 +64,8 @@ async fn local_goes_on_alone_and_writes_back_what_it_learnt() {
 async fn reject_then_local_rides_out_a_short_outage_first() {
     let mut redis = RedisServer::start().await;
     let backend = Backend::always(Action::status(200));
-    let policy = "store.on_store_error = \"reject-then-local\"\nstore.local_after = \"2s\"";
+    let policy =
+        "store.on_store_error = \"reject-then-local\"\nstore.on_store_error_after = \"2s\"";
     let gateway = Gateway::start(&through_redis(&backend, &redis.url(), policy));
     let sender = Sender::to(&gateway.url("/webhook"));
     redis.kill();

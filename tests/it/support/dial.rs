@@ -98,8 +98,18 @@ impl Running {
     /// Until the sample `name` (with its labels) stands at `value`.
     pub(crate) async fn counted(&self, name: &str, value: u64) {
         let line = format!("{name} {value}");
-        let metrics = &self.metrics;
-        eventually(&line, || metrics.encode().unwrap().lines().any(|each| each == line)).await;
+        let waiting = async {
+            while !self.metrics.encode().unwrap().lines().any(|each| each == line) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let family = name.split('{').next().unwrap_or(name);
+        timeout(LONG, waiting).await.unwrap_or_else(|_| {
+            let text = self.metrics.encode().unwrap();
+            let stands =
+                text.lines().filter(|line| line.starts_with(family)).collect::<Vec<_>>().join("\n");
+            panic!("this should have come true: {line}; it stands at\n{stands}")
+        });
     }
 }
 
