@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,7 +19,8 @@ use crate::relay::{self, Relay};
 use crate::store::Store;
 use crate::store::memory::{self, Memory};
 use crate::store::redis::{
-    ClientCertificate, Credentials, Endpoint, Options as RedisOptions, Redis, TlsOptions,
+    Address, ClientCertificate, Credentials, Endpoint, Options as RedisOptions, Redis, Sentinel,
+    TlsOptions, WaitReplicas,
 };
 use crate::telemetry::{Metrics, log};
 use crate::upstream::{self, BuildError, PathPolicy, Upstream};
@@ -158,23 +160,45 @@ pub(super) fn stores(section: &config::Store) -> Result<Stores, StartError> {
 }
 
 fn redis(section: &config::Redis) -> Result<Redis, StartError> {
-    let database =
-        u16::try_from(section.database).map_err(|_| StartError::Database(section.database))?;
-    let credentials = section
-        .password
-        .clone()
-        .map(|password| Credentials { username: section.username.clone(), password });
+    let (endpoint, database) = match &section.servers {
+        config::RedisServers::One { address: config::HostPort { host, port }, database } => {
+            (Endpoint::Tcp { host: host.clone(), port: *port }, *database)
+        }
+        config::RedisServers::Sentinel(sentinel) => {
+            let endpoint = Endpoint::Sentinel(Sentinel {
+                master: sentinel.master.clone(),
+                addresses: addresses(&sentinel.addresses),
+                credentials: credentials(&sentinel.username, &sentinel.password),
+            });
+            (endpoint, sentinel.database)
+        }
+        config::RedisServers::Cluster(seeds) => (Endpoint::Cluster(addresses(seeds)), 0),
+    };
+    let wait_replicas = section
+        .wait_replicas
+        .map(|wait| WaitReplicas { replicas: wait.replicas, timeout: wait.timeout });
     Ok(Redis::new(RedisOptions {
-        endpoint: Endpoint::Tcp { host: section.host.clone(), port: section.port },
-        credentials,
-        database,
+        endpoint,
+        credentials: credentials(&section.username, &section.password),
+        database: u16::try_from(database).map_err(|_| StartError::Database(database))?,
         tls: section.tls.as_ref().map(redis_tls).transpose()?,
         prefix: section.prefix.clone(),
         connect_timeout: section.connect_timeout,
         operation_timeout: section.operation_timeout,
+        wait_replicas,
         breaker_failures: section.breaker_failures,
         breaker_probe_interval: section.breaker_probe_interval,
     })?)
+}
+
+fn addresses(section: &[config::HostPort]) -> Vec<Address> {
+    let address = |at: &config::HostPort| Address { host: at.host.clone(), port: at.port };
+    section.iter().map(address).collect()
+}
+
+fn credentials(username: &Option<String>, password: &Option<SecretString>) -> Option<Credentials> {
+    let password = password.clone()?;
+    Some(Credentials { username: username.clone(), password })
 }
 
 fn redis_tls(section: &config::UpstreamTls) -> Result<TlsOptions, StartError> {

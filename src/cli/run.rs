@@ -164,7 +164,7 @@ fn summarize(
     match &config.store.kind {
         StoreKind::Memory => writeln!(talk, "  store     memory of this process")?,
         StoreKind::Redis(redis) => {
-            writeln!(talk, "  store     Redis {}:{}", redis.host, redis.port)?;
+            writeln!(talk, "  store     Redis {}", redis.servers)?;
         }
     }
     let keys: usize = config.tenants.iter().map(|tenant| tenant.keys.len()).sum();

@@ -7,6 +7,7 @@
 
 pub mod backend;
 mod checks;
+mod host_port;
 mod livekit;
 pub mod load;
 pub mod problem;
@@ -17,6 +18,7 @@ mod show;
 pub mod units;
 mod value;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +32,7 @@ use crate::webhook::key::Identity;
 use crate::webhook::keys::Tenant as TenantName;
 
 pub use backend::{Backend, HostPolicy, RoutePath};
+pub use host_port::HostPort;
 pub use load::{LoadError, Overrides, Sources, check_fragment, environment, load};
 pub use problem::{Problem, Problems};
 pub use show::{Key, schema, show};
@@ -200,15 +203,11 @@ pub enum StoreKind {
     Redis(Box<Redis>),
 }
 
-/// One Redis server.
+/// Redis: one server, or several that stand in for each other.
 #[derive(Clone, Debug)]
 pub struct Redis {
-    /// Host name or address, an IPv6 one without brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// Which database; from 0 to 65535.
-    pub database: i64,
+    /// Where.
+    pub servers: RedisServers,
     /// The ACL user.
     pub username: Option<String>,
     /// The password.
@@ -219,12 +218,69 @@ pub struct Redis {
     pub operation_timeout: Duration,
     /// For connecting and TLS.
     pub connect_timeout: Duration,
+    /// Which replicas must have a claim before it counts.
+    pub wait_replicas: Option<WaitReplicas>,
     /// How many failures in a row open the breaker.
     pub breaker_failures: u32,
     /// How often an open breaker asks whether Redis is back.
     pub breaker_probe_interval: Duration,
     /// `None`: plain TCP.
     pub tls: Option<UpstreamTls>,
+}
+
+/// Where Redis is.
+#[derive(Clone, Debug)]
+pub enum RedisServers {
+    /// At one address.
+    One {
+        /// Which.
+        address: HostPort,
+        /// Which database; from 0 to 65535.
+        database: i64,
+    },
+    /// Where sentinels say.
+    Sentinel(Box<Sentinel>),
+    /// A Cluster, by some of its nodes.
+    Cluster(Vec<HostPort>),
+}
+
+/// Sentinels, and which of their masters is meant.
+#[derive(Clone, Debug)]
+pub struct Sentinel {
+    /// The name of the master.
+    pub master: String,
+    /// The sentinels.
+    pub addresses: Vec<HostPort>,
+    /// Which of the master's databases; from 0 to 65535.
+    pub database: i64,
+    /// The sentinels' own ACL user.
+    pub username: Option<String>,
+    /// The sentinels' own password.
+    pub password: Option<SecretString>,
+}
+
+/// Which replicas must have a claim before it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitReplicas {
+    /// How many, at least one.
+    pub replicas: u32,
+    /// How long they may take.
+    pub timeout: Duration,
+}
+
+impl fmt::Display for RedisServers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |addresses: &[HostPort]| {
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        match self {
+            Self::One { address, .. } => write!(f, "{address}"),
+            Self::Sentinel(sentinel) => {
+                write!(f, "{} by sentinels {}", sentinel.master, list(&sentinel.addresses))
+            }
+            Self::Cluster(addresses) => write!(f, "cluster {}", list(addresses)),
+        }
+    }
 }
 
 /// What makes two webhooks copies of one event, and for how long.

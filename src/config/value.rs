@@ -13,6 +13,7 @@ use crate::webhook::keys::Tenant;
 use crate::webhook::template::TemplateError;
 
 use super::backend::{Backend, HostPolicy, RoutePath};
+use super::host_port::HostPort;
 use super::problem::{Fault, closest};
 use super::{LogFormat, LogLevel, Mode, units};
 
@@ -202,6 +203,7 @@ macro_rules! explained {
 explained! {
     Backend, "the URL of a backend such as \"http://127.0.0.1:8080/webhook\"";
     HostPolicy, "\"backend\", \"keep\" or a host name";
+    HostPort, "a host and a port such as \"redis-1.internal:6379\"";
     RoutePath, "the path of a route such as \"/webhook\"";
 }
 

@@ -98,13 +98,16 @@ impl StoreError {
                 "check the user name and the password; without a user name Redis takes `default`"
             }
             Self::Permission(_) => {
-                "grant the user: ~PREFIX* +eval +evalsha +get +set +time +ping (and +info, for the start-up checks)"
+                "grant the user: ~PREFIX* +eval +evalsha +get +set +time +ping (and +info, for the start-up checks; in a \
+                 Cluster +cluster|slots +asking; for wait_replicas +wait; at the sentinels \
+                 +sentinel|get-master-addr-by-name)"
             }
             Self::Foreign(_) => {
                 "give oncehook a key prefix of its own; gateways that share it need the same version"
             }
             Self::Unsupported(_) => {
-                "oncehook needs one Redis server (or master) of version 6.2 or newer"
+                "oncehook needs Redis 6.2 or newer; a Cluster is named in store.redis.cluster, sentinels in \
+                 store.redis.sentinel, any other server by its URL"
             }
             Self::Untrusted(_) => {
                 "check the CA file, and that the certificate is valid now and names the host as it is configured"

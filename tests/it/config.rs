@@ -63,6 +63,14 @@ fn minimal(rest: &str) -> String {
     )
 }
 
+/// Address and database of a Redis that is one server.
+fn one(redis: &config::Redis) -> (String, i64) {
+    let config::RedisServers::One { address, database } = &redis.servers else {
+        panic!("not one server")
+    };
+    (address.to_string(), *database)
+}
+
 fn valid(result: Result<Config, LoadError>) -> Config {
     result.unwrap_or_else(|error| panic!("{error}"))
 }
@@ -200,10 +208,7 @@ fn every_shipped_example_is_valid() {
             }
             "fleet-redis" => {
                 let StoreKind::Redis(redis) = &config.store.kind else { panic!("no Redis") };
-                assert_eq!(
-                    (redis.host.as_str(), redis.port, redis.database),
-                    ("redis.internal", 6379, 1)
-                );
+                assert_eq!(one(redis), ("redis.internal:6379".to_owned(), 1));
                 assert_eq!(redis.password.as_ref().unwrap().expose_secret(), SECRET);
                 assert_eq!(config.tenants[0].signs_with.as_deref(), Some("APIexample"));
             }
@@ -299,10 +304,10 @@ fn the_reference_file_and_the_schema_have_the_same_keys_and_defaults() {
 fn every_example_in_the_reference_file_is_of_the_right_kind() {
     let text = uncommented(&fs::read_to_string(folder("config/oncehook.toml")).unwrap());
     let problems = check_fragment("oncehook.toml", &text).unwrap_err();
-    // The URL and the password of Redis, each written down and in a file.
+    // The URL and the password of Redis, and the sentinels' password, each written down and in a file.
     let other: Vec<_> =
         problems.iter().filter(|problem| !problem.message().ends_with("is set too")).collect();
-    assert_eq!((other.len(), problems.iter().count()), (0, 2), "{problems}");
+    assert_eq!((other.len(), problems.iter().count()), (0, 3), "{problems}");
 }
 
 /// A paragraph of the reference file explains its keys: it begins with prose, or it is a section's first, whose header
@@ -376,7 +381,7 @@ fn flags_go_before_variables_and_these_before_the_file_and_that_before_the_defau
     assert_eq!(config.listen.address.port(), 1);
     assert_eq!(config.routes[0].upstream.backend.port(), 2);
     let StoreKind::Redis(redis) = config.store.kind else { panic!("no Redis") };
-    assert_eq!((redis.port, redis.database, redis.prefix.as_str()), (3, 4, "x:"));
+    assert_eq!((one(&redis), redis.prefix.as_str()), (("127.0.0.1:3".to_owned(), 4), "x:"));
 }
 
 #[test]
@@ -387,7 +392,7 @@ fn an_own_variable_goes_before_one_that_others_set_too() {
     ];
     let config = valid(loaded(&minimal(""), &both, Overrides::default()));
     let StoreKind::Redis(redis) = config.store.kind else { panic!("no Redis") };
-    assert_eq!(redis.port, 1);
+    assert_eq!(one(&redis).0, "127.0.0.1:1");
     let off = valid(loaded(&minimal(""), &[("WEBHOOK_ENABLED", "false")], Overrides::default()));
     assert!(!off.enabled);
     let on = [("ONCEHOOK_ENABLED", "true"), ("WEBHOOK_ENABLED", "false")];

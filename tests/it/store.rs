@@ -12,12 +12,13 @@ use oncehook::claim::record::{self, Ending, Operation, Record, Reply, StoreTime}
 use oncehook::claim::{Digest, Key, Owner, Verdict};
 use oncehook::clock;
 use oncehook::store::memory::{self, Memory};
-use oncehook::store::redis::Redis;
+use oncehook::store::redis::{Options, Redis};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
-use crate::support::redis::{RedisServer, until};
-use crate::support::store::options;
+use crate::support::cluster::RedisCluster;
+use crate::support::redis::{RedisServer, Settings, redis_6_2, until};
+use crate::support::store::{options, options_at};
 
 /// Longer than the test.
 const LONG: Duration = Duration::from_hours(1);
@@ -109,18 +110,39 @@ impl Model {
     }
 }
 
-#[test]
-fn apply_memory_and_redis_are_one_machine() {
+/// A kind of Redis, and where each record can be read.
+struct Subject {
+    redis: Redis,
+    servers: Vec<RedisServer>,
+}
+
+impl Subject {
+    fn one(server: RedisServer) -> Self {
+        Self { redis: Redis::new(options(&server)).unwrap(), servers: vec![server] }
+    }
+
+    /// A connection to whoever has `name`.
+    async fn holder(&self, name: &str) -> ::redis::aio::MultiplexedConnection {
+        for server in &self.servers {
+            // In a Cluster the others do not answer.
+            if server.try_command(&["EXISTS", name]).await.is_ok() {
+                let client = ::redis::Client::open(server.url()).unwrap();
+                return client.get_multiplexed_async_connection().await.unwrap();
+            }
+        }
+        panic!("nobody serves {name}")
+    }
+}
+
+fn conform(cases: u32, start: impl AsyncFnOnce() -> Subject) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let server = runtime.block_on(RedisServer::start());
-    let redis = Redis::new(options(&server)).unwrap();
+    let subject = runtime.block_on(start());
     let mut runner =
-        TestRunner::new(Config { cases: 96, failure_persistence: None, ..Config::default() });
-    let mut case = 0_u64;
-    let case = std::cell::Cell::from_mut(&mut case);
+        TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let case = std::cell::Cell::new(0_u64);
     let outcome = runner.run(&steps(), |steps| {
         case.set(case.get() + 1);
-        runtime.block_on(run(&server, &redis, case.get(), &steps));
+        runtime.block_on(run(&subject, case.get(), &steps));
         Ok(())
     });
     match outcome {
@@ -130,11 +152,40 @@ fn apply_memory_and_redis_are_one_machine() {
     }
 }
 
-async fn run(server: &RedisServer, redis: &Redis, case: u64, steps: &[Step]) {
+#[test]
+fn apply_memory_and_redis_are_one_machine() {
+    conform(96, async || Subject::one(RedisServer::start().await));
+}
+
+/// `./test` installs that version where it can, and says so where it cannot.
+#[test]
+fn apply_memory_and_redis_6_2_are_one_machine() {
+    let Some(binary) = redis_6_2() else {
+        eprintln!("NOT TESTED: there is no Redis 6.2 (./test --install installs one)");
+        return;
+    };
+    conform(96, async || {
+        let server = RedisServer::start_with(Settings::default().binary(binary)).await;
+        let version = server.info("redis_version").await;
+        assert!(version.starts_with("6.2."), "{version}");
+        Subject::one(server)
+    });
+}
+
+#[test]
+fn apply_memory_and_a_redis_cluster_are_one_machine() {
+    conform(48, async || {
+        let cluster = RedisCluster::start().await;
+        let options = Options { endpoint: cluster.endpoint(), ..options_at(0) };
+        Subject { redis: Redis::new(options).unwrap(), servers: cluster.nodes }
+    });
+}
+
+async fn run(subject: &Subject, case: u64, steps: &[Step]) {
+    let redis = &subject.redis;
     let memory = Memory::new(memory::Options { bytes_max: 1 << 20 });
     let mut model = Model::default();
-    let client = ::redis::Client::open(server.url()).unwrap();
-    let mut raw = client.get_multiplexed_async_connection().await.unwrap();
+    let mut holders = HashMap::new();
     for (index, step) in steps.iter().enumerate() {
         let key = Key(((u128::from(case) << 64) | u128::from(step.key)).to_be_bytes());
         // Owners fill all their 128 bits, so that a lost digit would show.
@@ -157,7 +208,12 @@ async fn run(server: &RedisServer, redis: &Redis, case: u64, steps: &[Step]) {
             until("the short term ends", async || clock::monotonic().since(finished) > 2 * SHORT)
                 .await;
         } else {
-            let (record, expires_in) = read(&mut raw, &redis.name(key), now).await;
+            let name = redis.name(key);
+            if !holders.contains_key(&key) {
+                holders.insert(key, subject.holder(&name).await);
+            }
+            let raw = holders.get_mut(&key).unwrap();
+            let (record, expires_in) = read(raw, &name, now).await;
             assert_eq!(
                 near(record, now),
                 near(model.record(key, now), now),

@@ -145,30 +145,6 @@ async fn a_dropped_operation_does_not_shift_the_answers_of_the_others() {
 }
 
 #[tokio::test]
-async fn a_server_that_answers_but_cannot_serve_is_a_passing_fault() {
-    let server = RedisServer::start().await;
-    let redis = Redis::new(Options { breaker_failures: 1_000, ..options(&server) }).unwrap();
-    let states: [(&[&str], &[&str], &str); 2] = [
-        (&["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"], "OOM"),
-        (&["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"], "READONLY"),
-    ];
-    for (number, (begin, end, word)) in (1..).zip(states) {
-        let _: String = server.command(begin).await;
-        let error = redis.execute(key(number), owner(1), CLAIM).await.unwrap_err();
-        assert!(
-            matches!(&error, StoreError::Unavailable(text) if text.contains(word)),
-            "{word}: {error}"
-        );
-        let checked = redis.check().await.unwrap_err();
-        assert!(!checked.is_misconfigured(), "the start is not stopped: {checked}");
-        assert!(redis.outage().is_some(), "{word}");
-        let _: String = server.command(end).await;
-        assert_eq!(redis.execute(key(number), owner(1), CLAIM).await.unwrap(), WON, "{word}");
-        assert_eq!(redis.outage(), None);
-    }
-}
-
-#[tokio::test]
 async fn a_server_with_too_many_clients_is_a_passing_fault_even_at_the_log_in() {
     let server = RedisServer::start_with(
         Settings::default().line("maxclients 2").line("user a on >b ~* +@all"),

@@ -1,23 +1,24 @@
 //! Which store it is, and whether it is told enough.
 
+use secrecy::SecretString;
+
 use super::super::problem::Fault;
-use super::super::raw::store::{RawRedis, RawStore};
+use super::super::raw::store::{RawRedis, RawStore, Server};
 use super::super::reader::Reader;
 use super::super::units::duration_text as text;
 use super::super::value::Kind;
-use super::super::{Claim, Redis, Store, StoreKind, UpstreamTls};
+use super::super::{Claim, HostPort, Redis, RedisServers, Store, StoreKind, UpstreamTls};
 
 pub(super) fn store(reader: &mut Reader<'_>, raw: RawStore, claim: &Claim) -> Store {
     let memory_bytes_max = raw.memory_bytes_max;
     // Whoever names a server means it: `REDIS_URL` alone is enough.
-    let kind =
-        raw.kind.unwrap_or(if raw.redis.server.is_some() { Kind::Redis } else { Kind::Memory });
+    let kind = raw.kind.unwrap_or(if raw.redis.is_named() { Kind::Redis } else { Kind::Memory });
     let redis = match kind {
         Kind::Memory => {
-            if raw.redis.server.is_some() {
+            if raw.redis.is_named() {
                 let fault = Fault::new("store.kind is \"memory\": this server is not used");
-                let place = reader.place(&["store.redis.url", "store.redis.url_file"]);
-                reader.warning(place, fault.of("store.redis.url"));
+                let place = reader.place(&WHERE);
+                reader.warning(place, fault.of("store.redis"));
             }
             None
         }
@@ -27,21 +28,56 @@ pub(super) fn store(reader: &mut Reader<'_>, raw: RawStore, claim: &Claim) -> St
     Store { kind, memory_bytes_max }
 }
 
-fn redis(reader: &mut Reader<'_>, raw: RawRedis, claim: &Claim) -> Option<Redis> {
+/// What says where Redis is: one of them may.
+const WHERE: [&str; 4] = [
+    "store.redis.url",
+    "store.redis.url_file",
+    "store.redis.sentinel.addresses",
+    "store.redis.cluster.addresses",
+];
+
+fn redis(reader: &mut Reader<'_>, mut raw: RawRedis, claim: &Claim) -> Option<Redis> {
     timeouts(reader, &raw, claim);
-    let Some(server) = raw.server else {
-        if !raw.url_failed {
-            let fault = Fault::new("store.kind is \"redis\", and store.redis.url says not where");
-            let place = reader.place(&["store.kind"]);
-            reader.error(
-                place,
-                fault.hint(
-                    "set url in [store.redis], or REDIS_URL, as in \"redis://127.0.0.1:6379/0\"",
-                ),
-            );
+    let server = raw.server.take();
+    let in_url = server.as_ref().map(|server| server.tls);
+    let (username, password, servers) = match server {
+        Some(server) => {
+            let (username, password) = both(reader, &server, &raw);
+            let address = HostPort { host: server.host, port: server.port };
+            (username, password, Some(RedisServers::One { address, database: server.database }))
         }
-        return None;
+        None => (raw.username.clone(), raw.password.clone(), None),
     };
+    if username.is_some() && password.is_none() && !raw.password_failed {
+        reader.contradiction(
+            &["store.redis.username", "store.redis.url", "store.redis.password"],
+            Fault::new("there is a user, and no password")
+                .hint("set password_file")
+                .of("store.redis"),
+        );
+    }
+    let tls = tls(reader, in_url, &raw);
+    let servers = servers_of(reader, servers, &mut raw)?;
+    Some(Redis {
+        servers,
+        username,
+        password,
+        prefix: raw.prefix,
+        operation_timeout: raw.operation_timeout,
+        connect_timeout: raw.connect_timeout,
+        wait_replicas: raw.wait_replicas,
+        breaker_failures: raw.breaker_failures,
+        breaker_probe_interval: raw.breaker_probe_interval,
+        tls: tls.then_some(raw.tls),
+    })
+}
+
+/// Who asks, from the URL or from keys of their own, but not from both.
+fn both(
+    reader: &mut Reader<'_>,
+    server: &Server,
+    raw: &RawRedis,
+) -> (Option<String>, Option<SecretString>) {
     let two_users = server.username.is_some() && raw.username.is_some();
     if two_users || (server.password.is_some() && raw.password.is_some()) {
         let fault = Fault::new("the URL names a user or a password too");
@@ -52,34 +88,86 @@ fn redis(reader: &mut Reader<'_>, raw: RawRedis, claim: &Claim) -> Option<Redis>
         ]);
         reader.error(place, fault.hint("take it out of the URL").of("store.redis"));
     }
-    let username = server.username.or(raw.username);
-    let password = server.password.or(raw.password);
-    if username.is_some() && password.is_none() && !raw.password_failed {
+    (
+        server.username.clone().or_else(|| raw.username.clone()),
+        server.password.clone().or_else(|| raw.password.clone()),
+    )
+}
+
+/// Whether to speak TLS: a URL says it itself.
+fn tls(reader: &mut Reader<'_>, in_url: Option<bool>, raw: &RawRedis) -> bool {
+    let enabled = in_url.or(raw.tls_enabled).unwrap_or(false);
+    if in_url.is_some_and(|in_url| raw.tls_enabled.is_some_and(|enabled| enabled != in_url)) {
+        let fault = Fault::new("`enabled` of [store.redis.tls] and the URL contradict each other");
         reader.contradiction(
-            &["store.redis.username", "store.redis.url", "store.redis.password"],
-            Fault::new("there is a user, and no password")
-                .hint("set password_file")
-                .of("store.redis"),
+            &["store.redis.tls.enabled", "store.redis.url"],
+            fault.hint("leave `enabled` out: rediss:// means TLS, redis:// none"),
+        );
+    } else if !enabled && raw.tls != UpstreamTls::default() {
+        let (fault, hint) = match in_url {
+            Some(_) => {
+                ("[store.redis.tls] is set, and the URL asks for no TLS", "write rediss:// for TLS")
+            }
+            None => ("[store.redis.tls] is set, and not enabled", "set enabled = true there"),
+        };
+        let place = reader.place(&WHERE);
+        reader.error(place, Fault::new(fault).hint(hint).of("store.redis"));
+    }
+    enabled
+}
+
+/// Where Redis is: said once.
+fn servers_of(
+    reader: &mut Reader<'_>,
+    one: Option<RedisServers>,
+    raw: &mut RawRedis,
+) -> Option<RedisServers> {
+    let sentinel = raw.sentinel.take().map(|sentinel| RedisServers::Sentinel(Box::new(sentinel)));
+    let cluster = raw.cluster.take().map(RedisServers::Cluster);
+    for (servers, section) in [(&sentinel, "sentinel"), (&cluster, "cluster")] {
+        if servers.as_ref().is_some_and(RedisServers::is_empty) {
+            let name = format!("store.redis.{section}.addresses");
+            let place = reader.place(&[&name]);
+            reader.error(place, Fault::new("names no server").of(&name));
+        }
+    }
+    let mut all = [one, sentinel, cluster].into_iter().flatten();
+    let servers = all.next();
+    if all.next().is_some() {
+        let fault = Fault::new("more than one of url, sentinel and cluster says where Redis is");
+        reader.contradiction(&WHERE, fault.hint("keep one of them").of("store.redis"));
+    }
+    if let Some(RedisServers::Sentinel(sentinel)) = &servers
+        && sentinel.username.is_some()
+        && sentinel.password.is_none()
+        && !reader.is_set("store.redis.sentinel.password_file")
+    {
+        let place = reader.place(&["store.redis.sentinel.username"]);
+        let fault = Fault::new("there is a user, and no password").hint("set password_file");
+        reader.error(place, fault.of("store.redis.sentinel"));
+    }
+    if servers.is_none() && !raw.url_failed {
+        let fault = Fault::new("store.kind is \"redis\", and nothing says where Redis is");
+        let place = reader.place(&["store.kind"]);
+        reader.error(
+            place,
+            fault.hint(
+                "set url in [store.redis], or REDIS_URL, as in \"redis://127.0.0.1:6379/0\"; or addresses in \
+                 [store.redis.sentinel] or [store.redis.cluster]",
+            ),
         );
     }
-    if !server.tls && raw.tls != UpstreamTls::default() {
-        let place = reader.place(&["store.redis.url"]);
-        let fault = Fault::new("[store.redis.tls] is set, and the URL asks for no TLS");
-        reader.error(place, fault.hint("write rediss:// for TLS").of("store.redis.url"));
+    servers
+}
+
+impl RedisServers {
+    const fn is_empty(&self) -> bool {
+        match self {
+            Self::One { .. } => false,
+            Self::Sentinel(sentinel) => sentinel.addresses.is_empty(),
+            Self::Cluster(addresses) => addresses.is_empty(),
+        }
     }
-    Some(Redis {
-        host: server.host,
-        port: server.port,
-        database: server.database,
-        username,
-        password,
-        prefix: raw.prefix,
-        operation_timeout: raw.operation_timeout,
-        connect_timeout: raw.connect_timeout,
-        breaker_failures: raw.breaker_failures,
-        breaker_probe_interval: raw.breaker_probe_interval,
-        tls: server.tls.then_some(raw.tls),
-    })
 }
 
 fn timeouts(reader: &mut Reader<'_>, raw: &RawRedis, claim: &Claim) {

@@ -5,10 +5,10 @@ use std::time::Duration;
 use redis::{ConnectionAddr, IntoConnectionInfo as _};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::super::UpstreamTls;
 use super::super::problem::{Fault, Reveal};
 use super::super::section::Section;
 use super::super::value::{Kind, OnError, quoted};
+use super::super::{HostPort, Sentinel, UpstreamTls, WaitReplicas};
 use super::{gib, mib, milliseconds, routes, seconds};
 
 /// `[store]`
@@ -25,6 +25,8 @@ pub(in crate::config) struct RawRedis {
     pub(in crate::config) server: Option<Server>,
     /// There is a URL, but it could not be read; that has been told.
     pub(in crate::config) url_failed: bool,
+    pub(in crate::config) sentinel: Option<Sentinel>,
+    pub(in crate::config) cluster: Option<Vec<HostPort>>,
     pub(in crate::config) username: Option<String>,
     pub(in crate::config) password: Option<SecretString>,
     /// There is a password, but it could not be read; that has been told.
@@ -32,8 +34,11 @@ pub(in crate::config) struct RawRedis {
     pub(in crate::config) prefix: String,
     pub(in crate::config) operation_timeout: Duration,
     pub(in crate::config) connect_timeout: Duration,
+    pub(in crate::config) wait_replicas: Option<WaitReplicas>,
     pub(in crate::config) breaker_failures: u32,
     pub(in crate::config) breaker_probe_interval: Duration,
+    /// For servers without a URL that would say it.
+    pub(in crate::config) tls_enabled: Option<bool>,
     pub(in crate::config) tls: UpstreamTls,
 }
 
@@ -45,6 +50,13 @@ pub(in crate::config) struct Server {
     pub(in crate::config) tls: bool,
     pub(in crate::config) username: Option<String>,
     pub(in crate::config) password: Option<SecretString>,
+}
+
+impl RawRedis {
+    /// Whether anything says where Redis is.
+    pub(in crate::config) const fn is_named(&self) -> bool {
+        self.server.is_some() || self.sentinel.is_some() || self.cluster.is_some()
+    }
 }
 
 pub(super) fn store(section: &mut Section<'_, '_>) -> RawStore {
@@ -65,9 +77,13 @@ fn redis(section: &mut Section<'_, '_>) -> RawRedis {
     let errors = section.reader.errors();
     let password = section.secret("password", "password_file").map(|(password, _)| password);
     let password_failed = section.reader.errors() > errors;
+    let (tls_enabled, tls) =
+        section.section("tls", |section| (section.option("enabled"), routes::tls(section, None)));
     RawRedis {
         server,
         url_failed,
+        sentinel: section.section("sentinel", sentinel),
+        cluster: section.section("cluster", |section| section.list("addresses", None)),
         username: section.option("username"),
         password,
         password_failed,
@@ -82,14 +98,33 @@ fn redis(section: &mut Section<'_, '_>) -> RawRedis {
             milliseconds(250),
             milliseconds(1)..=seconds(10),
         ),
+        wait_replicas: wait_replicas(section),
         breaker_failures: section.within("breaker_failures", 5, 1..=1000),
         breaker_probe_interval: section.within(
             "breaker_probe_interval",
             seconds(1),
             milliseconds(10)..=seconds(60),
         ),
-        tls: section.section("tls", |section| routes::tls(section, None)),
+        tls_enabled,
+        tls,
     }
+}
+
+/// `[store.redis.sentinel]`; `None` without addresses.
+fn sentinel(section: &mut Section<'_, '_>) -> Option<Sentinel> {
+    let addresses = section.list("addresses", None);
+    let master = section.take("master", "mymaster".to_owned());
+    let database = section.within("database", 0_u16, 0..=u16::MAX);
+    let username = section.option("username");
+    let password = section.secret("password", "password_file").map(|(password, _)| password);
+    let addresses = addresses?;
+    Some(Sentinel { master, addresses, database: i64::from(database), username, password })
+}
+
+fn wait_replicas(section: &mut Section<'_, '_>) -> Option<WaitReplicas> {
+    let replicas = section.within("wait_replicas", 0, 0..=100);
+    let timeout = section.within("wait_timeout", milliseconds(100), milliseconds(1)..=seconds(5));
+    (replicas > 0).then_some(WaitReplicas { replicas, timeout })
 }
 
 /// A URL may hold a password: it is treated as a secret until that is taken out.

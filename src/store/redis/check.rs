@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use redis::{FromRedisValue, Value};
 
-use super::Redis;
+use super::wire::Wire;
+use super::{PROBE, Redis, Servers};
 use crate::clock;
 use crate::store::StoreError;
 
@@ -18,11 +19,26 @@ const CLOCK_OFFSET_MAX: Duration = Duration::from_secs(1);
 impl Redis {
     /// See [`Store::check`](crate::store::Store::check).
     pub async fn check(&self) -> Result<Vec<String>, StoreError> {
-        self.command(redis::cmd("PING")).await?;
-        self.probe().await?;
+        let cluster = match &self.servers {
+            Servers::One(node) => return self.check_server(&node.wire, PROBE).await,
+            Servers::Cluster(cluster) => cluster,
+        };
         let mut warnings = Vec::new();
-        warnings.extend(self.check_clock().await?);
-        match self.command(redis::cmd("INFO")).await {
+        for member in cluster.members().await? {
+            let Some(tag) = cluster.tag_of(&member) else { continue };
+            let found = self.check_server(&member.node.wire, &tag).await?;
+            warnings
+                .extend(found.into_iter().map(|warning| format!("{}: {warning}", member.address)));
+        }
+        Ok(warnings)
+    }
+
+    async fn check_server(&self, wire: &Wire, tag: &str) -> Result<Vec<String>, StoreError> {
+        ask(wire, redis::cmd("PING")).await?;
+        self.probe(tag).await?;
+        let mut warnings = Vec::new();
+        warnings.extend(check_clock(wire).await?);
+        match ask(wire, redis::cmd("INFO")).await {
             Ok(info) => warnings.extend(check_info(&text(&info)?)?),
             Err(StoreError::Permission(_)) => warnings.push(
                 "the user may not run INFO: the version and the eviction policy were not checked (hint: +info)"
@@ -32,25 +48,26 @@ impl Redis {
         }
         Ok(warnings)
     }
+}
 
-    async fn check_clock(&self) -> Result<Option<String>, StoreError> {
-        let before = clock::unix().since_epoch();
-        let answer = self.command(redis::cmd("TIME")).await?;
-        let after = clock::unix().since_epoch();
-        let theirs = time(&answer)?;
-        // Read somewhere between our two readings: only what lies outside them is certain.
-        let offset = before.saturating_sub(theirs).max(theirs.saturating_sub(after));
-        Ok((offset > CLOCK_OFFSET_MAX).then(|| {
-            format!(
-                "the server's clock is {:.1} s off ours (hint: synchronise both; LiveKit's signatures depend on ours)",
-                offset.as_secs_f64()
-            )
-        }))
-    }
+async fn check_clock(wire: &Wire) -> Result<Option<String>, StoreError> {
+    let before = clock::unix().since_epoch();
+    let answer = ask(wire, redis::cmd("TIME")).await?;
+    let after = clock::unix().since_epoch();
+    let theirs = time(&answer)?;
+    // Read somewhere between our two readings: only what lies outside them is certain.
+    let offset = before.saturating_sub(theirs).max(theirs.saturating_sub(after));
+    Ok((offset > CLOCK_OFFSET_MAX).then(|| {
+        format!(
+            "the server's clock is {:.1} s off ours (hint: synchronise both; LiveKit's signatures depend on ours)",
+            offset.as_secs_f64()
+        )
+    }))
+}
 
-    async fn command(&self, command: redis::Cmd) -> Result<Value, StoreError> {
-        self.ask(async |connection| command.query_async(connection).await).await
-    }
+async fn ask(wire: &Wire, command: redis::Cmd) -> Result<Value, StoreError> {
+    let asked = wire.ask(async |connection| command.query_async(connection).await).await;
+    asked.map(|(answer, _)| answer)
 }
 
 /// Fails if the server is too old; warns if it may evict records.

@@ -1,8 +1,8 @@
 //! One connection to the server: how it is made, and how long it lives.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, Value};
@@ -18,8 +18,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::classify;
 use crate::store::StoreError;
 
-/// Where the server listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where the server is, or who knows it.
 pub enum Endpoint {
     /// A host and a port.
     Tcp {
@@ -29,6 +28,46 @@ pub enum Endpoint {
         port: u16,
     },
     /// The path of a Unix socket.
+    Unix(PathBuf),
+    /// The master that sentinels name.
+    Sentinel(Sentinel),
+    /// A Cluster, by any of its nodes. It has but one database.
+    Cluster(Vec<Address>),
+}
+
+/// Sentinels, and which of their masters is meant.
+pub struct Sentinel {
+    /// What they call it.
+    pub master: String,
+    /// Where they listen.
+    pub addresses: Vec<Address>,
+    /// Who asks them; they do not share the server's users.
+    pub credentials: Option<Credentials>,
+}
+
+/// A host and a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// A name or an address, an IPv6 one without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// One place to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Tcp(Address),
     Unix(PathBuf),
 }
 
@@ -59,17 +98,19 @@ pub struct ClientCertificate {
     pub key: SecretString,
 }
 
-/// Makes connections.
-pub(super) struct Connector {
-    endpoint: Endpoint,
+/// Makes connections, each with the same credentials and the same TLS.
+pub(super) struct Dialer {
     credentials: Option<Credentials>,
     database: u16,
     tls: Option<Tls>,
 }
 
-struct Tls {
+/// TLS as it is set up, for any host.
+#[derive(Clone)]
+pub(super) struct Tls {
     connector: TlsConnector,
-    name: ServerName<'static>,
+    /// What every certificate must name; `None` for the host that is connected to.
+    name: Option<ServerName<'static>>,
 }
 
 /// A connection that many operations share; closed when the last clone goes.
@@ -78,11 +119,17 @@ pub(super) struct Link {
     connection: MultiplexedConnection,
     /// What moves the bytes. It would wait for answers that never come; so it ends with the last clone.
     driver: Arc<AbortOnDropHandle<()>>,
+    place: Place,
 }
 
 impl Link {
     pub(super) const fn connection(&mut self) -> &mut MultiplexedConnection {
         &mut self.connection
+    }
+
+    /// Where it leads.
+    pub(super) const fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Whether the other side has closed it, as servers and balancers do with what is idle. Asking over such a link
@@ -92,36 +139,35 @@ impl Link {
     }
 }
 
-impl Connector {
-    pub(super) fn new(
-        endpoint: Endpoint,
+impl Dialer {
+    pub(super) const fn new(
         credentials: Option<Credentials>,
         database: u16,
-        tls: Option<TlsOptions>,
-    ) -> Result<Self, StoreError> {
-        let tls = match (&endpoint, tls) {
-            (_, None) => None,
-            (Endpoint::Tcp { host, .. }, Some(options)) => Some(Tls::new(host, &options)?),
-            (Endpoint::Unix(_), Some(_)) => {
-                return Err(StoreError::Options("TLS over a Unix socket".to_owned()));
-            }
-        };
-        Ok(Self { endpoint, credentials, database, tls })
+        tls: Option<Tls>,
+    ) -> Self {
+        Self { credentials, database, tls }
+    }
+
+    /// Whether `address` could be in a certificate, if one is asked for: told before anything connects.
+    pub(super) fn vet(&self, address: &Address) -> Result<(), StoreError> {
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.name(&address.host).map(drop))
     }
 
     /// Connects and logs in. Bounded by the caller; a dropped future leaves nothing behind.
-    pub(super) async fn connect(&self) -> Result<Link, StoreError> {
-        match &self.endpoint {
-            Endpoint::Unix(path) => {
-                self.log_in(UnixStream::connect(path).await.map_err(classify::connect_error)?).await
+    pub(super) async fn dial(&self, place: &Place) -> Result<Link, StoreError> {
+        match place {
+            Place::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(classify::connect_error)?;
+                self.log_in(stream, place).await
             }
-            Endpoint::Tcp { host, port } => {
-                let stream = connect_tcp(host, *port).await.map_err(classify::connect_error)?;
+            Place::Tcp(address) => {
+                let stream = connect_tcp(address).await.map_err(classify::connect_error)?;
                 match &self.tls {
-                    None => self.log_in(stream).await,
+                    None => self.log_in(stream, place).await,
                     Some(tls) => {
-                        let stream = tls.connector.connect(tls.name.clone(), stream).await;
-                        self.log_in(stream.map_err(classify::connect_error)?).await
+                        let name = tls.name(&address.host)?;
+                        let stream = tls.connector.connect(name, stream).await;
+                        self.log_in(stream.map_err(classify::connect_error)?, place).await
                     }
                 }
             }
@@ -130,7 +176,7 @@ impl Connector {
 
     /// Logs in with commands of our own: the library makes one and the same error of every refusal, a server's that
     /// has too many clients included.
-    async fn log_in<S>(&self, stream: S) -> Result<Link, StoreError>
+    async fn log_in<S>(&self, stream: S, place: &Place) -> Result<Link, StoreError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -143,7 +189,7 @@ impl Connector {
                 .await
                 .map_err(|error| classify::error(&error))?;
         let driver = Arc::new(AbortOnDropHandle::new(TaskTracker::new().spawn(driver)));
-        let mut link = Link { connection, driver };
+        let mut link = Link { connection, driver, place: place.clone() };
         if let Some(credentials) = &self.credentials {
             link.send(&auth(credentials)).await?;
         }
@@ -173,14 +219,15 @@ fn auth(credentials: &Credentials) -> Cmd {
     auth
 }
 
-async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((host, port)).await?;
+async fn connect_tcp(address: &Address) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
 impl Tls {
-    fn new(host: &str, options: &TlsOptions) -> Result<Self, StoreError> {
+    /// Reads the certificates.
+    pub(super) fn new(options: &TlsOptions) -> Result<Self, StoreError> {
         // The provider is named, so that nothing depends on which one the process has installed, if any.
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
@@ -198,12 +245,19 @@ impl Tls {
                     .map_err(|error| StoreError::Options(format!("client certificate: {error}")))?
             }
         };
-        let name = options.server_name.as_deref().unwrap_or(host).to_owned();
-        let name = ServerName::try_from(name).map_err(|error| {
-            StoreError::Options(format!("the name that its certificate should carry: {error}"))
-        })?;
+        let name = options.server_name.as_deref().map(server_name).transpose()?;
         Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
     }
+
+    fn name(&self, host: &str) -> Result<ServerName<'static>, StoreError> {
+        self.name.clone().map_or_else(|| server_name(host), Ok)
+    }
+}
+
+fn server_name(name: &str) -> Result<ServerName<'static>, StoreError> {
+    ServerName::try_from(name.to_owned()).map_err(|error| {
+        StoreError::Options(format!("the name that its certificate should carry: {error}"))
+    })
 }
 
 /// The roots are read once: the library would read the system's again for every connection, in the middle of an outage.

@@ -1,73 +1,89 @@
-//! Records in Redis: three scripts that do what `apply` does, over one connection that many operations share.
+//! Records in Redis: three scripts that do what `apply` does, over one connection to each server that all operations
+//! share.
 //!
 //! Connects when it is first needed, retries nothing, and gives every step a time-out of its own; a breaker keeps an
-//! outage from costing each operation one. What an operation needs: EVALSHA, EVAL, GET, SET, TIME; a probe likewise.
+//! outage from costing each operation one. What an operation needs: EVALSHA, EVAL, GET, SET, TIME; a probe likewise;
+//! a Cluster besides CLUSTER SLOTS and ASKING, waiting for replicas WAIT.
 //!
-//! [`link`] connects; [`script`] translates operations and replies; [`classify`] makes errors of what went wrong;
-//! [`check`] looks at the server when the gateway starts.
+//! [`link`] makes a connection, [`wire`] keeps one; [`sentinel`] knows which server is the master, [`cluster`] and
+//! [`slots`] which node serves a record; [`node`] asks one server, [`barrier`] waits for its replicas; [`script`]
+//! translates operations and replies; [`classify`] makes errors of what went wrong; [`check`] looks at the servers when
+//! the gateway starts.
 
+mod barrier;
 mod check;
 mod classify;
+mod cluster;
 mod link;
+mod node;
+mod race;
 mod script;
+mod sentinel;
+mod slots;
+mod wire;
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use redis::Value;
-use redis::aio::MultiplexedConnection;
-use tokio::sync::OnceCell;
-use tokio::time::timeout;
 
-pub use link::{ClientCertificate, Credentials, Endpoint, TlsOptions};
+pub use barrier::WaitReplicas;
+pub use link::{Address, ClientCertificate, Credentials, Endpoint, Sentinel, TlsOptions};
 
-use self::link::{Connector, Link};
-use self::script::Scripts;
+use self::cluster::Cluster;
+use self::link::{Dialer, Place, Tls};
+use self::node::{Errand, Node, Said, Terms};
+use self::script::{Asking, Call, Scripts};
+use self::sentinel::Sentinels;
+use self::wire::{Patience, Source};
 use super::StoreError;
-use super::breaker::{Breaker, Change};
 use crate::claim::record::{Operation, Reply};
 use crate::claim::{Key, Owner};
-use crate::clock;
+
+/// The hash tag of the record that probes use; in a Cluster each node has another one.
+const PROBE: &str = "probe";
 
 /// What a probe is remembered for; any value does, for every probe writes the same record.
 const PROBE_WINDOW: Duration = Duration::from_mins(1);
 
-/// Where the server is, and how patient to be. `app` makes it of the configuration, where the defaults are.
+/// Where the servers are, and how patient to be. `app` makes it of the configuration, where the defaults are.
 pub struct Options {
-    /// Where the server listens.
+    /// Where the server listens, or who knows.
     pub endpoint: Endpoint,
     /// Who asks; `None` for a server that needs no password.
     pub credentials: Option<Credentials>,
-    /// The number of the database.
+    /// The number of the database; 0 in a Cluster.
     pub database: u16,
-    /// TLS, if the server speaks it. Not over a Unix socket.
+    /// TLS, if the servers, and the sentinels, speak it. Not over a Unix socket.
     pub tls: Option<TlsOptions>,
     /// What every key begins with; without braces, which have a meaning to Redis Cluster.
     pub prefix: String,
-    /// How long a connection may take, from the look-up of the name to the server's first answer.
+    /// How long a connection may take, from the look-up of the name to the server's first answer; and before that the
+    /// question to the sentinels.
     pub connect_timeout: Duration,
     /// How long an operation may take on a connection that stands.
     pub operation_timeout: Duration,
-    /// After how many failures in a row the server is not asked any more.
+    /// Which replicas to wait for after each claim; `None` for none.
+    pub wait_replicas: Option<WaitReplicas>,
+    /// After how many failures in a row a server is not asked any more.
     pub breaker_failures: u32,
     /// How long the pauses between probes of a failing server are.
     pub breaker_probe_interval: Duration,
 }
 
-/// A store in one Redis server (or a master behind one address) of version 6.2 or newer.
+/// A store in Redis of version 6.2 or newer: one server, the master that sentinels name, or a Cluster.
 pub struct Redis {
-    connector: Connector,
+    servers: Servers,
     scripts: Scripts,
     prefix: String,
-    connect_timeout: Duration,
-    operation_timeout: Duration,
     probe_interval: Duration,
-    breaker: Mutex<Breaker>,
-    /// The connection in use, or the one to be made: whoever comes first makes it, the others wait for the same one.
-    current: Mutex<Arc<OnceCell<Link>>>,
+}
+
+enum Servers {
+    One(Box<Node>),
+    Cluster(Box<Cluster>),
 }
 
 impl Redis {
@@ -79,48 +95,46 @@ impl Redis {
                 options.prefix
             )));
         }
-        let Options { endpoint, credentials, database, tls, prefix, .. } = options;
         Ok(Self {
-            connector: Connector::new(endpoint, credentials, database, tls)?,
-            scripts: Scripts::new(),
-            prefix,
-            connect_timeout: options.connect_timeout,
-            operation_timeout: options.operation_timeout,
+            prefix: options.prefix.clone(),
             probe_interval: options.breaker_probe_interval,
-            breaker: Mutex::new(Breaker::new(options.breaker_failures)),
-            current: Mutex::default(),
+            servers: Servers::new(options)?,
+            scripts: Scripts::new(),
         })
     }
 
     /// Performs `operation` of `owner` on the record of `key`.
     ///
-    /// Takes at most the connect time-out and the operation time-out; nothing while the breaker is open. A dropped
-    /// future, a time-out or a broken connection leaves it open whether the operation was performed.
+    /// Takes at most the connect time-out and the operation time-out, with sentinels twice the former, in a Cluster as
+    /// much again for each redirection, after a won claim the time that replicas have; nothing while the breaker is
+    /// open. A dropped future, a time-out or a broken connection leaves it open whether the operation was performed.
     pub async fn execute(
         &self,
         key: Key,
         owner: Owner,
         operation: Operation,
     ) -> Result<Reply, StoreError> {
-        if self.breaker().is_open() {
-            return Err(StoreError::Open);
-        }
-        self.attempt(&self.name(key), owner, &operation).await
+        self.perform(&self.name(key), owner, &operation, Errand::Operation).await
     }
 
-    /// How long every operation and probe has failed; `None` if the last one did not.
+    /// How long every operation and probe has failed, in a Cluster those of the node that fares worst; `None` if the last
+    /// one did not.
     pub fn outage(&self) -> Option<Duration> {
-        self.breaker().outage(clock::monotonic())
+        match &self.servers {
+            Servers::One(node) => node.health.outage(),
+            Servers::Cluster(cluster) => cluster.outage(),
+        }
     }
 
-    /// Probes the server at every interval for as long as the last operation failed. Never returns; see
+    /// Probes, at every interval, each server whose last operation failed. Never returns; see
     /// [`Store::probe_loop`](super::Store::probe_loop).
     pub async fn probe_loop(&self) -> Infallible {
         loop {
             tokio::time::sleep(self.probe_interval).await;
-            let wanted = self.breaker().wants_probe();
-            if wanted && let Err(error) = self.probe().await {
-                tracing::debug!(error = error.label(), "the store still fails");
+            for tag in self.failing_tags().await {
+                if let Err(error) = self.probe(&tag).await {
+                    tracing::debug!(error = error.label(), "the store still fails");
+                }
             }
         }
     }
@@ -130,97 +144,104 @@ impl Redis {
         format!("{}{{{}}}", self.prefix, URL_SAFE_NO_PAD.encode(key.0))
     }
 
+    /// For every server whose last operation failed, the hash tag of a record to probe it with.
+    async fn failing_tags(&self) -> Vec<String> {
+        match &self.servers {
+            Servers::One(node) => {
+                node.wire.verify().await;
+                if node.health.wants_probe() { vec![PROBE.to_owned()] } else { Vec::new() }
+            }
+            Servers::Cluster(cluster) => cluster.failing_tags().await,
+        }
+    }
+
     /// A whole claim on a record of its own: a PING would also be answered by a replica, by a server that is out of
     /// memory, and for a user who may not run scripts.
-    async fn probe(&self) -> Result<(), StoreError> {
+    async fn probe(&self, tag: &str) -> Result<Reply, StoreError> {
         // A new owner each time, and a lease that has lapsed by the next, so that the claim has to be written.
         let owner = Owner(u128::from(getrandom::u64().unwrap_or_default()));
         let claim = Operation::Claim { lease: Duration::ZERO, window: PROBE_WINDOW };
-        self.attempt(&format!("{}{{probe}}", self.prefix), owner, &claim).await.map(|_| ())
+        let name = format!("{}{{{tag}}}", self.prefix);
+        self.perform(&name, owner, &claim, Errand::Probe).await
     }
 
-    async fn attempt(
+    async fn perform(
         &self,
         name: &str,
         owner: Owner,
         operation: &Operation,
+        errand: Errand,
     ) -> Result<Reply, StoreError> {
-        let outcome = self
-            .ask(async |connection| self.scripts.run(connection, name, owner, operation).await)
-            .await;
-        let outcome = outcome.and_then(|value| script::reply(&value));
-        self.note(&outcome);
-        outcome
-    }
-
-    /// Sends one command over the connection in use, or over a new one.
-    async fn ask(
-        &self,
-        command: impl AsyncFnOnce(&mut MultiplexedConnection) -> redis::RedisResult<Value>,
-    ) -> Result<Value, StoreError> {
-        let current = self.usable();
-        let answer = self.ask_over(&current, command).await;
-        if answer.as_ref().is_err_and(StoreError::spoils_connection) {
-            self.replace(&current);
-        }
-        answer
-    }
-
-    async fn ask_over(
-        &self,
-        current: &OnceCell<Link>,
-        command: impl AsyncFnOnce(&mut MultiplexedConnection) -> redis::RedisResult<Value>,
-    ) -> Result<Value, StoreError> {
-        let link =
-            timeout(self.connect_timeout, current.get_or_try_init(|| self.connector.connect()))
-                .await
-                .map_err(|_| StoreError::Timeout(self.connect_timeout))??;
-        // The clone keeps the connection's task alive until the answer is there, even if others replace it meanwhile.
-        let mut link = link.clone();
-        timeout(self.operation_timeout, command(link.connection()))
-            .await
-            .map_err(|_| StoreError::Timeout(self.operation_timeout))?
-            .map_err(|error| classify::error(&error))
-    }
-
-    /// The connection in use, or the one to be made if there is none that is open.
-    fn usable(&self) -> Arc<OnceCell<Link>> {
-        let mut current = self.current();
-        if current.get().is_some_and(Link::is_closed) {
-            *current = Arc::default();
-        }
-        Arc::clone(&current)
-    }
-
-    /// Lets the next operation connect anew, unless somebody has seen to that already.
-    fn replace(&self, spoilt: &Arc<OnceCell<Link>>) {
-        let mut current = self.current();
-        if Arc::ptr_eq(&current, spoilt) {
-            *current = Arc::default();
+        let call = Call { scripts: &self.scripts, name, owner, operation };
+        match &self.servers {
+            Servers::Cluster(cluster) => cluster.perform(&call, errand).await,
+            Servers::One(node) => match node.perform(&call, Asking::No, errand).await? {
+                Said::Reply(reply) => Ok(reply),
+                Said::Moved(target) | Said::Ask(target) => Err(StoreError::Unsupported(format!(
+                    "the server is a node of a cluster, and sends us to {target}"
+                ))),
+            },
         }
     }
+}
 
-    fn note(&self, outcome: &Result<Reply, StoreError>) {
-        let failure = outcome.as_ref().err().filter(|error| !error.concerns_one_record());
-        let change = match failure {
-            Some(_) => self.breaker().failed(clock::monotonic()),
-            None => self.breaker().succeeded(),
+impl Servers {
+    fn new(options: Options) -> Result<Self, StoreError> {
+        let tls = options.tls.as_ref().map(Tls::new).transpose()?;
+        let for_sentinels = tls.clone();
+        let terms = Terms {
+            dialer: Arc::new(Dialer::new(options.credentials, options.database, tls)),
+            patience: Patience {
+                connect: options.connect_timeout,
+                operation: options.operation_timeout,
+            },
+            breaker_failures: options.breaker_failures,
+            wait_replicas: options.wait_replicas,
         };
-        match (change, failure) {
-            (Change::Opened, Some(error)) => {
-                tracing::error!(error = error.label(), detail = %classify::with_sources(error), hint = error.hint(),
-                    "the store fails again and again and is not asked for now");
+        let dialer = Arc::clone(&terms.dialer);
+        let one = |source, name| Ok(Self::One(Box::new(Node::new(source, name, &terms))));
+        match options.endpoint {
+            Endpoint::Unix(_) if for_sentinels.is_some() => {
+                Err(StoreError::Options("TLS over a Unix socket".to_owned()))
             }
-            (Change::Closed, _) => tracing::info!("the store answers again"),
-            (Change::None | Change::Opened, _) => {}
+            Endpoint::Unix(path) => {
+                let name = path.display().to_string();
+                one(Source::Place(dialer, Place::Unix(path)), name)
+            }
+            Endpoint::Tcp { host, port } => {
+                let address = Address { host, port };
+                dialer.vet(&address)?;
+                let name = address.to_string();
+                one(Source::Place(dialer, Place::Tcp(address)), name)
+            }
+            Endpoint::Sentinel(Sentinel { master, addresses, credentials }) => {
+                vet(&dialer, &addresses)?;
+                let name = master.clone();
+                one(
+                    Source::Sentinels(Sentinels {
+                        master,
+                        addresses,
+                        dialer: Dialer::new(credentials, 0, for_sentinels),
+                        servers: dialer,
+                        patience: terms.patience,
+                    }),
+                    name,
+                )
+            }
+            Endpoint::Cluster(_) if options.database != 0 => {
+                Err(StoreError::Options("a cluster has but database 0".to_owned()))
+            }
+            Endpoint::Cluster(seeds) => {
+                vet(&dialer, &seeds)?;
+                Ok(Self::Cluster(Box::new(Cluster::new(seeds, terms))))
+            }
         }
     }
+}
 
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+fn vet(dialer: &Dialer, addresses: &[Address]) -> Result<(), StoreError> {
+    if addresses.is_empty() {
+        return Err(StoreError::Options("no address is given".to_owned()));
     }
-
-    fn current(&self) -> MutexGuard<'_, Arc<OnceCell<Link>>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    addresses.iter().try_for_each(|address| dialer.vet(address))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value};
 
 use crate::claim::record::{Ending, Operation, Reply};
 use crate::claim::{Digest, Owner, Verdict};
@@ -44,44 +44,103 @@ impl Scripts {
         }
     }
 
-    /// Runs the script of `operation`. The server keeps scripts until it restarts; only then is the code sent again,
-    /// by an EVAL that runs it in the same step.
-    pub(super) async fn run(
-        &self,
-        connection: &mut MultiplexedConnection,
-        name: &str,
-        owner: Owner,
-        operation: &Operation,
-    ) -> RedisResult<Value> {
-        let script = match operation {
+    fn of(&self, operation: &Operation) -> &Prepared {
+        match operation {
             Operation::Claim { .. } => &self.claim,
             Operation::Settle { .. } => &self.settle,
             Operation::Release { .. } => &self.release,
-        };
-        match call("EVALSHA", &script.digest, name, owner, operation).query_async(connection).await
-        {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                call("EVAL", script.code, name, owner, operation).query_async(connection).await
-            }
-            answer => answer,
         }
     }
 }
 
-fn call(command: &str, script: &str, name: &str, owner: Owner, operation: &Operation) -> Cmd {
-    let mut call = redis::cmd(command);
-    call.arg(script).arg(1).arg(name).arg(format!("{:032x}", owner.0));
-    match *operation {
-        Operation::Claim { lease, window: _ } => call.arg(millis(lease)),
-        Operation::Settle { verdict, digest, window: _ } => {
-            call.arg(write_verdict(verdict)).arg(write_digest(digest))
+/// One operation on one record.
+pub(super) struct Call<'a> {
+    pub(super) scripts: &'a Scripts,
+    /// Of the record, as Redis has it.
+    pub(super) name: &'a str,
+    pub(super) owner: Owner,
+    pub(super) operation: &'a Operation,
+}
+
+/// Whether a node of a Cluster is to serve a slot that is still on its way to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asking {
+    No,
+    Yes,
+}
+
+/// What a server answers.
+pub(super) enum Answer {
+    /// What the script says.
+    Value(Value),
+    /// That another one serves the slot: `host:port`.
+    Moved(String),
+    /// That another one has the record, or will have it: `host:port`.
+    Ask(String),
+}
+
+impl Call<'_> {
+    /// Runs the script of the operation. The server keeps scripts until it restarts; only then is the code sent again,
+    /// by an EVAL that runs it in the same step.
+    pub(super) async fn run(
+        &self,
+        connection: &mut MultiplexedConnection,
+        asking: Asking,
+    ) -> RedisResult<Answer> {
+        let script = self.scripts.of(self.operation);
+        let mut answer = send(connection, self.command("EVALSHA", &script.digest), asking).await;
+        if answer.as_ref().is_err_and(|error| is(error, ServerErrorKind::NoScript)) {
+            answer = send(connection, self.command("EVAL", script.code), asking).await;
         }
-        Operation::Release { ending, pause, window: _ } => {
-            call.arg(write_ending(ending)).arg(millis(pause))
+        let error = match answer {
+            Ok(value) => return Ok(Answer::Value(value)),
+            Err(error) => error,
+        };
+        match error.redirect_node().map(|(target, _)| target.to_owned()) {
+            Some(target) if is(&error, ServerErrorKind::Moved) => Ok(Answer::Moved(target)),
+            Some(target) => Ok(Answer::Ask(target)),
+            None => Err(error),
         }
-    };
-    call.arg(millis(remembered(operation)).clamp(1, EXPIRY_MS_MAX));
-    call
+    }
+
+    fn command(&self, command: &str, script: &str) -> Cmd {
+        let mut call = redis::cmd(command);
+        call.arg(script).arg(1).arg(self.name).arg(format!("{:032x}", self.owner.0));
+        match *self.operation {
+            Operation::Claim { lease, window: _ } => call.arg(millis(lease)),
+            Operation::Settle { verdict, digest, window: _ } => {
+                call.arg(write_verdict(verdict)).arg(write_digest(digest))
+            }
+            Operation::Release { ending, pause, window: _ } => {
+                call.arg(write_ending(ending)).arg(millis(pause))
+            }
+        };
+        call.arg(millis(remembered(self.operation)).clamp(1, EXPIRY_MS_MAX));
+        call
+    }
+}
+
+/// ASKING is for the very next command of the connection, which many share: the two are sent in one piece.
+async fn send(
+    connection: &mut MultiplexedConnection,
+    command: Cmd,
+    asking: Asking,
+) -> RedisResult<Value> {
+    if asking == Asking::No {
+        return command.query_async(connection).await;
+    }
+    let mut both = Pipeline::with_capacity(2);
+    both.cmd("ASKING").add_command(command);
+    let answers = connection.send_packed_commands(&both, 0, both.len()).await?;
+    let mut last = Value::Nil;
+    for answer in answers {
+        last = answer.extract_error()?;
+    }
+    Ok(last)
+}
+
+fn is(error: &RedisError, kind: ServerErrorKind) -> bool {
+    error.kind() == ErrorKind::Server(kind)
 }
 
 /// Reads what a script says.
@@ -92,25 +151,25 @@ pub(super) fn reply(value: &Value) -> Result<Reply, StoreError> {
 fn parse(value: &Value) -> Option<Reply> {
     let Value::Array(items) = value else { return None };
     match items.as_slice() {
-        [word, Value::Int(attempt), Value::Int(lapses)] if is(word, "won") => Some(Reply::Won {
+        [word, Value::Int(attempt), Value::Int(lapses)] if says(word, "won") => Some(Reply::Won {
             attempt: u32::try_from(*attempt).ok()?,
             possible_duplicate: *lapses > 0,
         }),
-        [word, Value::Int(remaining)] if is(word, "busy") => {
+        [word, Value::Int(remaining)] if says(word, "busy") => {
             Some(Reply::Busy { remaining: Duration::from_millis(u64::try_from(*remaining).ok()?) })
         }
-        [word, verdict, digest] if is(word, "duplicate") => Some(Reply::Duplicate {
+        [word, verdict, digest] if says(word, "duplicate") => Some(Reply::Duplicate {
             verdict: read_verdict(text(verdict)?)?,
             digest: read_digest(text(digest)?)?,
         }),
-        [word] if is(word, "done") => Some(Reply::Done),
-        [word] if is(word, "already_settled") => Some(Reply::AlreadySettled),
-        [word] if is(word, "fenced") => Some(Reply::Fenced),
+        [word] if says(word, "done") => Some(Reply::Done),
+        [word] if says(word, "already_settled") => Some(Reply::AlreadySettled),
+        [word] if says(word, "fenced") => Some(Reply::Fenced),
         _ => None,
     }
 }
 
-fn is(value: &Value, word: &str) -> bool {
+fn says(value: &Value, word: &str) -> bool {
     text(value) == Some(word)
 }
 

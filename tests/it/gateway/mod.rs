@@ -2,6 +2,7 @@
 
 mod delivery;
 mod ends;
+mod failover;
 mod faults;
 mod outcomes;
 mod paths;

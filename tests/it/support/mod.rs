@@ -1,10 +1,13 @@
 //! Real parts for the tests: backends, senders, Redis servers, gateways.
 
 pub(crate) mod backend;
+pub(crate) mod cluster;
 pub(crate) mod dial;
 pub(crate) mod gateway;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod redis;
+pub(crate) mod resp;
 pub(crate) mod sender;
+pub(crate) mod sentinel;
 pub(crate) mod store;

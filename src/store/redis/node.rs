@@ -1,0 +1,142 @@
+//! One server that records are on: whether it is worth asking, and what it says.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::barrier::{Barrier, WaitReplicas};
+use super::classify;
+use super::link::Dialer;
+use super::script::{self, Answer, Asking, Call};
+use super::wire::{Patience, Source, Wire};
+use crate::claim::record::Reply;
+use crate::clock;
+use crate::store::StoreError;
+use crate::store::breaker::{Breaker, Change};
+
+/// What a server was asked for, or who is to be asked instead.
+pub(super) enum Said {
+    /// The reply.
+    Reply(Reply),
+    /// Another node serves the slot from now on: `host:port`.
+    Moved(String),
+    /// Another node has this one record, or will: `host:port`.
+    Ask(String),
+}
+
+/// What every node is made with.
+pub(super) struct Terms {
+    pub(super) dialer: Arc<Dialer>,
+    pub(super) patience: Patience,
+    pub(super) breaker_failures: u32,
+    pub(super) wait_replicas: Option<WaitReplicas>,
+}
+
+/// A server, or the master whatever its address.
+pub(super) struct Node {
+    pub(super) wire: Wire,
+    pub(super) health: Health,
+    barrier: Option<Barrier>,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Errand {
+    /// An operation, which an open breaker refuses.
+    Operation,
+    /// A probe, by which it closes.
+    Probe,
+}
+
+impl Node {
+    /// Connects to nothing yet; called `name` in the log.
+    pub(super) fn new(source: Source, name: String, terms: &Terms) -> Self {
+        let barrier = terms
+            .wait_replicas
+            .map(|wait| Barrier::new(wait, Arc::clone(&terms.dialer), terms.patience));
+        Self {
+            wire: Wire::new(source, terms.patience),
+            health: Health::new(name, terms.breaker_failures),
+            barrier,
+        }
+    }
+
+    /// Has `call` performed, and takes note of what came of it.
+    pub(super) async fn perform(
+        &self,
+        call: &Call<'_>,
+        asking: Asking,
+        errand: Errand,
+    ) -> Result<Said, StoreError> {
+        if errand == Errand::Operation && self.health.is_open() {
+            return Err(StoreError::Open);
+        }
+        let said = self.say(call, asking).await;
+        self.health.note(said.as_ref().err());
+        said
+    }
+
+    async fn say(&self, call: &Call<'_>, asking: Asking) -> Result<Said, StoreError> {
+        let asked = self.wire.ask(async |connection| call.run(connection, asking).await).await;
+        let (answer, link) = asked?;
+        let reply = match answer {
+            Answer::Value(value) => script::reply(&value)?,
+            Answer::Moved(target) => return Ok(Said::Moved(target)),
+            Answer::Ask(target) => return Ok(Said::Ask(target)),
+        };
+        // A claim alone is waited for: the backend must not be asked on the strength of one that a fail-over forgets.
+        // A settle that it forgets leaves the claim, which lapses, and the next forward is marked.
+        if let (Some(barrier), Reply::Won { .. }) = (&self.barrier, reply) {
+            barrier.pass(&link, call.name, asking).await?;
+        }
+        Ok(Said::Reply(reply))
+    }
+}
+
+/// How a server has fared lately.
+pub(super) struct Health {
+    of: String,
+    breaker: Mutex<Breaker>,
+}
+
+impl Health {
+    /// Of the server called `of` in the log; opens at the `failures_max`th failure in a row.
+    pub(super) const fn new(of: String, failures_max: u32) -> Self {
+        Self { of, breaker: Mutex::new(Breaker::new(failures_max)) }
+    }
+
+    /// Whether operations are refused.
+    pub(super) fn is_open(&self) -> bool {
+        self.breaker().is_open()
+    }
+
+    /// Whether the last operation failed.
+    pub(super) fn wants_probe(&self) -> bool {
+        self.breaker().wants_probe()
+    }
+
+    /// How long every operation and probe has failed; `None` if the last one did not.
+    pub(super) fn outage(&self) -> Option<Duration> {
+        self.breaker().outage(clock::monotonic())
+    }
+
+    /// Takes note of an outcome: `None` is a success.
+    pub(super) fn note(&self, outcome: Option<&StoreError>) {
+        let failure = outcome.filter(|error| !error.concerns_one_record());
+        let change = match failure {
+            Some(_) => self.breaker().failed(clock::monotonic()),
+            None => self.breaker().succeeded(),
+        };
+        match (change, failure) {
+            (Change::Opened, Some(error)) => {
+                tracing::error!(server = self.of, error = error.label(), detail = %classify::with_sources(error),
+                    hint = error.hint(), "the store fails again and again and is not asked for now");
+            }
+            (Change::Closed, _) => tracing::info!(server = self.of, "the store answers again"),
+            (Change::None | Change::Opened, _) => {}
+        }
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

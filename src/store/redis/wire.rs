@@ -1,0 +1,134 @@
+//! The connection to one server that all operations share: made when it is first needed, made anew when it is spoilt,
+//! and never waited for longer than allowed.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::RedisResult;
+use redis::aio::MultiplexedConnection;
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use super::classify;
+use super::link::{Dialer, Link, Place};
+use super::sentinel::Sentinels;
+use crate::store::StoreError;
+
+/// How long to wait for a server.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    /// For a connection, from the look-up of the name to the log-in's answer.
+    pub(super) connect: Duration,
+    /// For the answer to a command.
+    pub(super) operation: Duration,
+}
+
+/// Whom to connect to.
+pub(super) enum Source {
+    /// One place.
+    Place(Arc<Dialer>, Place),
+    /// Whomever the sentinels name.
+    Sentinels(Sentinels),
+}
+
+/// A shared connection.
+pub(super) struct Wire {
+    source: Source,
+    patience: Patience,
+    /// The connection in use, or the one to be made: whoever comes first makes it, the others wait for the same one.
+    current: Mutex<Arc<OnceCell<Link>>>,
+}
+
+impl Wire {
+    /// Connects to nothing yet.
+    pub(super) fn new(source: Source, patience: Patience) -> Self {
+        Self { source, patience, current: Mutex::default() }
+    }
+
+    /// Sends one command over the connection in use, or over a new one; returns that as well.
+    ///
+    /// Takes at most what [`Patience`] allows for both; where sentinels are asked, twice that.
+    pub(super) async fn ask<T>(
+        &self,
+        command: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+    ) -> Result<(T, Link), StoreError> {
+        let current = self.usable();
+        let answer = self.ask_over(&current, command).await;
+        if answer.as_ref().is_err_and(StoreError::spoils_connection) {
+            self.replace(&current);
+        }
+        answer
+    }
+
+    /// Gives up a connection to a server that the sentinels no longer take for the master. It may not know yet, and
+    /// would go on to take what the new one never hears of.
+    pub(super) async fn verify(&self) {
+        let Source::Sentinels(sentinels) = &self.source else { return };
+        let current = self.usable();
+        if let Some(link) = current.get()
+            && sentinels.disown(link.place()).await
+        {
+            tracing::warn!("the sentinels name another master: changing over");
+            self.replace(&current);
+        }
+    }
+
+    async fn ask_over<T>(
+        &self,
+        current: &OnceCell<Link>,
+        command: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+    ) -> Result<(T, Link), StoreError> {
+        // The limit is each one's own: the cell lets those who wait try one after the other.
+        let limit = self.connect_limit();
+        // The clone keeps the connection's task alive until the answer is there, even if others replace it meanwhile.
+        let mut link = within(limit, current.get_or_try_init(|| self.connect())).await?.clone();
+        let answer = timeout(self.patience.operation, command(link.connection()))
+            .await
+            .map_err(|_| StoreError::Timeout(self.patience.operation))?
+            .map_err(|error| classify::error(&error))?;
+        Ok((answer, link))
+    }
+
+    async fn connect(&self) -> Result<Link, StoreError> {
+        match &self.source {
+            Source::Place(dialer, place) => dialer.dial(place).await,
+            Source::Sentinels(sentinels) => sentinels.connect().await,
+        }
+    }
+
+    fn connect_limit(&self) -> Duration {
+        match &self.source {
+            Source::Place(..) => self.patience.connect,
+            Source::Sentinels(_) => self.patience.connect * 2 + self.patience.operation,
+        }
+    }
+
+    /// The connection in use, or the one to be made if there is none that is open.
+    fn usable(&self) -> Arc<OnceCell<Link>> {
+        let mut current = self.current();
+        if current.get().is_some_and(Link::is_closed) {
+            *current = Arc::default();
+        }
+        Arc::clone(&current)
+    }
+
+    /// Lets the next operation connect anew, unless somebody has seen to that already.
+    fn replace(&self, spoilt: &Arc<OnceCell<Link>>) {
+        let mut current = self.current();
+        if Arc::ptr_eq(&current, spoilt) {
+            *current = Arc::default();
+        }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Arc<OnceCell<Link>>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What `step` comes to, or [`StoreError::Timeout`].
+pub(super) async fn within<T>(
+    limit: Duration,
+    step: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    timeout(limit, step).await.map_err(|_| StoreError::Timeout(limit))?
+}

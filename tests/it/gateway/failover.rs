@@ -1,0 +1,117 @@
+//! A gateway whose Redis fails over: nothing is lost, and what comes twice is marked.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use oncehook::webhook::event::EventKind;
+use tokio::task::JoinSet;
+
+use super::{metric, to};
+use crate::support::backend::{Action, Backend};
+use crate::support::cluster::RedisCluster;
+use crate::support::gateway::Gateway;
+use crate::support::redis::until;
+use crate::support::sender::{Sender, event};
+use crate::support::sentinel::SentinelFleet;
+
+/// How many events there are, and how many copies of each.
+const EVENTS: u64 = 120;
+const COPIES: u64 = 2;
+
+/// As LiveKit's sender, with shorter pauses: a test has no fifteen seconds for each.
+const PAUSES_MS: [u64; 8] = [100, 200, 400, 800, 1_000, 2_000, 4_000, 4_000];
+
+/// Sends one copy until it is accepted; whether it was.
+async fn deliver(sender: Arc<Sender>, number: u64, copy: u64) -> bool {
+    for pause in PAUSES_MS {
+        let copy = event(EventKind::EgressEnded, number, &format!("EV_{number}_{copy}"));
+        if sender.try_post(&copy).await.is_ok_and(|told| told.status == 200) {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+    false
+}
+
+/// Sends all events to both gateways while `fault` happens, and counts what the backend got.
+async fn under_load(gateways: &[Gateway], backend: &Backend, fault: impl AsyncFnOnce()) {
+    let senders: Vec<_> =
+        gateways.iter().map(|one| Arc::new(Sender::to(&one.url("/webhook")))).collect();
+    let mut copies = JoinSet::new();
+    let mut fault = Some(fault);
+    for number in 0..EVENTS {
+        for (copy, sender) in (0..COPIES).zip(senders.iter().cycle()) {
+            copies.spawn(deliver(Arc::clone(sender), number, copy));
+        }
+        if number == EVENTS / 3 {
+            fault.take().unwrap()().await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let accepted = copies.join_all().await;
+    assert!(accepted.iter().all(|accepted| *accepted), "a copy was given up");
+    let mut forwards: HashMap<String, u32> = HashMap::new();
+    let mut unmarked: HashMap<String, u32> = HashMap::new();
+    for request in backend.requests() {
+        let key = request.one("idempotency-key").unwrap().to_owned();
+        *forwards.entry(key.clone()).or_default() += 1;
+        if request.one("oncehook-possible-duplicate").is_none() {
+            *unmarked.entry(key).or_default() += 1;
+        }
+    }
+    assert_eq!(forwards.len() as u64, EVENTS, "none is lost");
+    let extra: u32 = forwards.values().map(|count| count - 1).sum();
+    let twice_unmarked = unmarked.values().filter(|count| **count > 1).count();
+    eprintln!("{EVENTS} events, {extra} forwarded once more, {twice_unmarked} of them unmarked");
+    assert_eq!(twice_unmarked, 0, "what comes twice is marked");
+    assert!(u64::from(extra) < EVENTS / 4, "{extra}");
+}
+
+const PATIENT: &str = "store.on_store_error = \"reject-then-local\"\nstore.on_store_error_after = \"10s\"\nclaim.lease = \
+                       \"3s\"\nclaim.guard = \"1s\"\nupstream.timeout = \"2s\"\nstore.redis.wait_replicas = 1\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sentinels_fail_over_clean_and_by_a_kill() {
+    for kill in [false, true] {
+        let mut fleet = SentinelFleet::start().await;
+        let backend = Backend::always(Action::status(200));
+        let configuration = to(&backend, &format!("{}{PATIENT}", fleet.configuration()));
+        let gateways = [Gateway::start(&configuration), Gateway::start(&configuration)];
+        let began = Instant::now();
+        under_load(&gateways, &backend, async || {
+            if kill {
+                fleet.servers[0].kill();
+            } else {
+                fleet.fail_over().await;
+            }
+        })
+        .await;
+        assert_ne!(fleet.master().await, 0, "there was a fail-over");
+        eprintln!(
+            "with {} it took {:?}",
+            if kill { "a kill" } else { "a command" },
+            began.elapsed()
+        );
+        for gateway in &gateways {
+            until("it is over", async || metric(gateway, "oncehook_store_degraded").await == 0)
+                .await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_a_cluster_dies() {
+    let mut cluster = RedisCluster::start_with(1, &["cluster-replica-validity-factor 0"]).await;
+    let backend = Backend::always(Action::status(200));
+    let seeds = format!(
+        "store.kind = \"redis\"\nstore.redis.cluster.addresses = [\"127.0.0.1:{}\", \"127.0.0.1:1\"]\n",
+        cluster.nodes[2].port()
+    );
+    let configuration = to(&backend, &format!("{seeds}{PATIENT}"));
+    let gateways = [Gateway::start(&configuration), Gateway::start(&configuration)];
+    under_load(&gateways, &backend, async || cluster.nodes[0].kill()).await;
+    for gateway in &gateways {
+        until("it is over", async || metric(gateway, "oncehook_store_degraded").await == 0).await;
+    }
+}
