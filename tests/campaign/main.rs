@@ -33,12 +33,14 @@ mod planted;
 mod random;
 mod scenarios;
 mod senders;
+mod servers;
 #[path = "../it/support/mod.rs"]
 #[expect(dead_code, reason = "shared with the integration tests, which use the rest")]
 mod support;
 mod table;
 mod world;
 
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -100,12 +102,12 @@ fn play(scenario: &Scenario, plan: Plan) -> Report {
         .enable_all()
         .build()
         .expect("a runtime");
-    let report = runtime.block_on(async { tokio::spawn((scenario.run)(plan)).await });
-    runtime.shutdown_background();
-    let report = report.unwrap_or_else(|panic| Report {
-        violations: vec![format!("the scenario itself failed: {panic}")],
+    let run = AssertUnwindSafe(|| runtime.block_on((scenario.run)(plan)));
+    let report = std::panic::catch_unwind(run).unwrap_or_else(|_| Report {
+        violations: vec!["the scenario itself failed, see above".to_owned()],
         ..Report::default()
     });
+    runtime.shutdown_background();
     let well = report.violations.is_empty();
     println!("{}: {} ({:.1} s)", scenario.name, word(well), began.elapsed().as_secs_f64());
     for note in &report.notes {

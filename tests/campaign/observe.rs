@@ -1,4 +1,4 @@
-//! What can be seen from outside: a gateway's pages, log, memory and descriptors, what is left in Redis, and whether
+//! What can be seen from outside: a gateway's pages, log, memory and descriptors; and whether
 //! this machine has had time for all that.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::history::{Fault, Recorder};
 use crate::support::gateway::Gateway;
-use crate::support::redis::RedisServer;
 
 /// How much of a second one thread may wait for a core. Beyond that the machine is overloaded, and a gateway may have
 /// stood still beyond its guard, or Redis answered later than anybody waits: faults that nobody planned.
@@ -139,26 +138,6 @@ pub(crate) async fn rest(
         }
         sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// Waits until no record of an event is leased, and returns those that are at the end.
-pub(crate) async fn leases(redis: &RedisServer, limit: Duration) -> Vec<String> {
-    let began = Instant::now();
-    loop {
-        let leased = leased(redis).await;
-        if leased.is_empty() || began.elapsed() > limit {
-            return leased;
-        }
-        sleep(Duration::from_millis(200)).await;
-    }
-}
-
-async fn leased(redis: &RedisServer) -> Vec<String> {
-    let script = "local left, cursor = {}, '0' repeat local page = redis.call('SCAN', cursor, 'MATCH', ARGV[1], 'COUNT', 1000) \
-                  for _, key in ipairs(page[2]) do local record = redis.call('GET', key) \
-                  if record and string.sub(record, 1, 2) == '1L' and not string.find(key, '{probe}', 1, true) \
-                  then table.insert(left, key .. ' ' .. record) end end cursor = page[1] until cursor == '0' return left";
-    redis.command(&["EVAL", script, "0", "oncehook:*"]).await
 }
 
 /// Reads a gateway's log: no panic, and nothing said to be delivered that the backend did not accept.

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use crate::history::{Recorder, Told};
 use crate::observe::{self, Footprint};
 use crate::random::Random;
 use crate::senders::{Balancer, Load, Senders, forge};
+use crate::servers::{Servers, Wanted};
 use crate::support::gateway::{Gateway, Surroundings};
 use crate::support::proxy::Proxy;
 use crate::support::redis::{RedisServer, Settings};
@@ -58,14 +58,17 @@ pub(crate) struct Setup {
     pub(crate) gateways: usize,
     /// Lines of the gateways' configuration, besides [`Setup::configuration`].
     pub(crate) more: String,
-    /// Lines of Redis' configuration.
-    pub(crate) redis: Settings,
+    pub(crate) servers: Wanted,
 }
 
 impl Default for Setup {
     /// Three gateways, times a third of the defaults, `reject` while the store is out.
     fn default() -> Self {
-        Self { gateways: 3, more: COMPRESSED.to_owned() + REJECT, redis: Settings::default() }
+        Self {
+            gateways: 3,
+            more: COMPRESSED.to_owned() + REJECT,
+            servers: Wanted::Alone(Settings::default()),
+        }
     }
 }
 
@@ -83,9 +86,16 @@ pub(crate) const LOCAL: &str = "store.on_store_error = \"local\"\n";
 /// One gateway, and what stands between it and Redis.
 pub(crate) struct Member {
     gateway: Gateway,
-    pub(crate) proxy: Proxy,
+    proxy: Option<Proxy>,
     baseline: Footprint,
     running: bool,
+}
+
+impl Member {
+    /// What stands before the one server.
+    pub(crate) fn proxy(&self) -> &Proxy {
+        self.proxy.as_ref().expect("the server stands alone")
+    }
 }
 
 /// All of it.
@@ -93,7 +103,7 @@ pub(crate) struct World {
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) plan: Plan,
     pub(crate) backend: Backend,
-    pub(crate) redis: RedisServer,
+    pub(crate) servers: Servers,
     pub(crate) members: Vec<Member>,
     setup: Setup,
     balancer: Arc<Balancer>,
@@ -106,7 +116,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn start(plan: Plan, setup: Setup) -> Self {
         let recorder = Arc::new(Recorder::new());
-        let redis = RedisServer::start_with(setup.redis.clone()).await;
+        let servers = Servers::start(setup.servers.clone()).await;
         let backend = Backend::start(Arc::clone(&recorder)).await;
         let (balancer, stop) = (Arc::new(Balancer::default()), CancellationToken::new());
         let load = JoinSet::new();
@@ -114,7 +124,7 @@ impl World {
             recorder,
             plan,
             backend,
-            redis,
+            servers,
             members: Vec::new(),
             setup,
             balancer,
@@ -131,14 +141,33 @@ impl World {
         world
     }
 
+    /// The one server, in scenarios that asked for one.
+    pub(crate) fn redis(&self) -> &RedisServer {
+        match &self.servers {
+            Servers::Alone(redis) => redis,
+            Servers::Sentinels(_) | Servers::Cluster(_) => panic!("there are several"),
+        }
+    }
+
+    /// The same, to be killed.
+    pub(crate) fn redis_mut(&mut self) -> &mut RedisServer {
+        match &mut self.servers {
+            Servers::Alone(redis) => redis,
+            Servers::Sentinels(_) | Servers::Cluster(_) => panic!("there are several"),
+        }
+    }
+
     pub(crate) fn random(&self) -> Random {
         Random::new(self.plan.seed, 0xFA)
     }
 
     /// Starts one more gateway, and lets senders come to it.
     pub(crate) async fn join(&mut self, surroundings: &Surroundings) -> usize {
-        let proxy = Proxy::to(SocketAddr::from(([127, 0, 0, 1], self.redis.port()))).await;
-        let configuration = self.configuration(&proxy);
+        let proxy = match self.servers.behind_proxy() {
+            Some(server) => Some(Proxy::to(server).await),
+            None => None,
+        };
+        let configuration = self.configuration(proxy.as_ref());
         let gateway = block_in_place(|| Gateway::start_in(surroundings, &configuration));
         let number = self.members.len();
         self.balancer.add(number, gateway.address());
@@ -148,15 +177,19 @@ impl World {
         number
     }
 
-    fn configuration(&self, proxy: &Proxy) -> String {
+    fn configuration(&self, proxy: Option<&Proxy>) -> String {
         let mut text = self.setup.more.clone();
+        text += &match proxy {
+            Some(proxy) => {
+                format!("store.kind = \"redis\"\nstore.redis.url = {:?}\n", proxy.url())
+            }
+            None => self.servers.configuration(),
+        };
         for (key, value) in [
             ("tls.enabled", "false"),
             ("shutdown.drain_delay", "\"300ms\""),
             ("shutdown.grace", "\"10s\""),
             ("limits.connections_per_source_max", "4096"),
-            ("store.kind", "\"redis\""),
-            ("store.redis.url", &format!("{:?}", proxy.url())),
         ] {
             writeln!(text, "{key} = {value}").unwrap();
         }
@@ -225,7 +258,8 @@ impl World {
             }
             observe::log(&self.members[number].gateway.log(), number, &self.recorder);
         }
-        let left = observe::leases(&self.redis, REST).await;
+        let forgotten = self.recorder.write().faults.iter().any(|fault| fault.forgets);
+        let left = self.servers.leases(REST, forgotten).await;
         if !left.is_empty() {
             self.recorder.complain(format!("leases are left in the store: {left:?}"));
         }

@@ -30,7 +30,7 @@ async fn start(plan: Plan) -> World {
 async fn killed_at(plan: Plan, asked: Asked, fate: Fate) -> Report {
     let mut world = start(plan).await;
     for victim in 0..ROUNDS {
-        let proxy = &world.members[victim].proxy;
+        let proxy = world.members[victim].proxy();
         proxy.rule(move |each| if each == asked { fate } else { Fate::Pass });
         let caught = until(|| proxy.hits() > 0).await;
         assert!(caught, "nothing was caught in {asked:?}");

@@ -109,26 +109,26 @@ async fn strike(world: &mut World, random: &mut Random) {
             world.recorder.fault(world.recorder.over("a gateway stands still", began));
         }
         2 => {
-            world.redis.pause();
+            world.redis().pause();
             sleep(random.millis(100, 1_500)).await;
-            world.redis.resume();
+            world.redis().resume();
             world.recovered().await;
             world.recorder.fault(world.recorder.over("Redis stands still", began));
         }
         3 => {
-            let _: () = world.redis.command(&["FLUSHALL"]).await;
+            let _: () = world.redis().command(&["FLUSHALL"]).await;
             let fault = world.recorder.over("FLUSHALL", began);
             world.recorder.fault(Fault { forgets: true, ..fault });
         }
         4 => {
-            world.members[victim].proxy.part();
+            world.members[victim].proxy().part();
             sleep(random.millis(100, 1_500)).await;
-            world.members[victim].proxy.heal();
+            world.members[victim].proxy().heal();
             world.recovered().await;
             world.recorder.fault(world.recorder.over("a gateway is cut off from Redis", began));
         }
         _ => {
-            world.members[victim].proxy.cut();
+            world.members[victim].proxy().cut();
             world.recorder.fault(world.recorder.over("a connection to Redis breaks", began));
         }
     }

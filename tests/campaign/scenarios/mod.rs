@@ -2,6 +2,7 @@
 
 mod backends;
 mod calm;
+mod fleets;
 mod gateways;
 mod machines;
 mod network;
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use crate::checker::Report;
 use crate::world::Plan;
 
-type Run = fn(Plan) -> Pin<Box<dyn Future<Output = Report> + Send>>;
+type Run = fn(Plan) -> Pin<Box<dyn Future<Output = Report>>>;
 
 /// One scenario.
 pub(crate) struct Scenario {
@@ -71,6 +72,13 @@ scenarios! {
     stores::redis_out_of_memory "no memory, and a policy that evicts nothing",
     stores::script_flush "SCRIPT FLUSH, again and again",
     stores::flushall "FLUSHALL, again and again",
+    #[short] fleets::sentinel_failover "three sentinels make a replica the master, on command",
+    fleets::sentinel_failover_all "the same, where a record counts only when both replicas have it",
+    fleets::sentinel_master_killed "the master is killed, and a replica takes its place",
+    fleets::sentinel_lost_tail "the same, with a replica that has not heard of the last second",
+    fleets::sentinel_cut_replicas "the same, where a record counts only when a replica has it: wait_replicas",
+    fleets::cluster_node_killed "a cluster's master is killed, and its replica takes its place",
+    fleets::cluster_slots_moved "slots with records in them move between masters, under load",
     #[short] network::replies_lost "commands are executed, and their replies lost, one by one",
     network::commands_lost "commands are lost, one by one",
     network::replies_corrupt "replies are garbage, one by one",

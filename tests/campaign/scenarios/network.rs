@@ -27,7 +27,7 @@ async fn hit(plan: Plan, what: &'static str, one_in: u64, fate: fn(&mut Random) 
     for (number, member) in (0..).zip(&world.members) {
         let (count, seed) = (counter(), plan.seed);
         let recorder = std::sync::Arc::clone(&world.recorder);
-        member.proxy.rule(move |asked| {
+        member.proxy().rule(move |asked| {
             let nth = count.fetch_add(1, Ordering::SeqCst) as u64;
             let mut random = Random::new(seed, number << 32 | nth);
             if asked == Asked::Other || random.below(one_in) != 0 {
@@ -42,7 +42,7 @@ async fn hit(plan: Plan, what: &'static str, one_in: u64, fate: fn(&mut Random) 
         sleep(Duration::from_millis(100)).await;
     }
     for member in &world.members {
-        member.proxy.pass();
+        member.proxy().pass();
     }
     world.finish().await
 }
@@ -77,11 +77,11 @@ async fn parted(plan: Plan, setup: Setup) -> Report {
     for (number, seconds) in [(0, 1), (1, 3), (2, 1)] {
         sleep(Duration::from_millis(600)).await;
         let began = world.recorder.now();
-        world.members[number].proxy.part();
+        world.members[number].proxy().part();
         sleep(Duration::from_secs(seconds)).await;
-        world.members[number].proxy.heal();
+        world.members[number].proxy().heal();
         // What the packets of a dead connection would meet.
-        world.members[number].proxy.cut();
+        world.members[number].proxy().cut();
         world.recovered().await;
         let fault = world.recorder.over("a gateway is cut off from Redis", began);
         world.recorder.fault(Fault { costs: 1, ..fault });

@@ -7,6 +7,7 @@ use tokio::time::sleep;
 use crate::checker::Report;
 use crate::history::{At, Attempt, Fault, History};
 use crate::senders::Load;
+use crate::servers::Wanted;
 use crate::support::redis::Settings;
 use crate::world::{COMPRESSED, LOCAL, Plan, Setup, World};
 
@@ -29,9 +30,9 @@ async fn killed(plan: Plan, setup: Setup, fault: fn(Fault) -> Fault) -> Report {
     let mut random = world.random();
     for _ in 0..3 {
         let began = world.recorder.now();
-        world.redis.kill();
+        world.redis_mut().kill();
         sleep(random.millis(50, 1_000)).await;
-        world.redis.restart().await;
+        world.redis_mut().restart().await;
         world.recovered().await;
         world.recorder.fault(fault(world.recorder.over("Redis is killed", began)));
         sleep(random.millis(500, 1_500)).await;
@@ -49,7 +50,8 @@ pub(super) async fn redis_killed_empty_reject(plan: Plan) -> Report {
 
 pub(super) async fn redis_killed_aof(plan: Plan) -> Report {
     let redis = Settings::default().line("appendonly yes").line("appendfsync always");
-    killed(plan, Setup { redis, ..Setup::default() }, |fault| fault).await
+    let servers = Wanted::Alone(redis);
+    killed(plan, Setup { servers, ..Setup::default() }, |fault| fault).await
 }
 
 async fn frozen(plan: Plan, setup: Setup, costs: u32, pauses: &[u64]) -> Report {
@@ -57,9 +59,9 @@ async fn frozen(plan: Plan, setup: Setup, costs: u32, pauses: &[u64]) -> Report 
     let mut longest = (At::ZERO, At::ZERO);
     for pause in pauses {
         let began = world.recorder.now();
-        world.redis.pause();
+        world.redis().pause();
         sleep(Duration::from_millis(*pause)).await;
-        world.redis.resume();
+        world.redis().resume();
         world.recovered().await;
         world.recorder.fault(Fault { costs, ..world.recorder.over("Redis stands still", began) });
         longest = (began, world.recorder.now());
@@ -111,12 +113,12 @@ pub(super) async fn redis_evicts(plan: Plan) -> Report {
     let began = world.recorder.now();
     let used = used_memory(&world).await;
     let limit = (used + 32 * 1024).to_string();
-    let _: () = world.redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
-    let _: () = world.redis.command(&["CONFIG", "SET", "maxmemory", &limit]).await;
+    let _: () = world.redis().command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
+    let _: () = world.redis().command(&["CONFIG", "SET", "maxmemory", &limit]).await;
     while world.is_busy() {
         sleep(Duration::from_millis(100)).await;
     }
-    let stats: String = world.redis.command(&["INFO", "stats"]).await;
+    let stats: String = world.redis().command(&["INFO", "stats"]).await;
     let evicted = stats.lines().find_map(|line| line.strip_prefix("evicted_keys:")).unwrap();
     assert!(evicted.trim() != "0", "nothing was evicted below {limit} bytes");
     let fault = world.recorder.over("Redis evicts records", began);
@@ -125,7 +127,7 @@ pub(super) async fn redis_evicts(plan: Plan) -> Report {
 }
 
 async fn used_memory(world: &World) -> u64 {
-    let memory: String = world.redis.command(&["INFO", "memory"]).await;
+    let memory: String = world.redis().command(&["INFO", "memory"]).await;
     let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
     used.trim().parse().unwrap()
 }
@@ -134,9 +136,9 @@ pub(super) async fn redis_out_of_memory(plan: Plan) -> Report {
     let world = start(plan, Setup::default()).await;
     for _ in 0..3 {
         let began = world.recorder.now();
-        let _: () = world.redis.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
+        let _: () = world.redis().command(&["CONFIG", "SET", "maxmemory", "1"]).await;
         sleep(Duration::from_millis(800)).await;
-        let _: () = world.redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+        let _: () = world.redis().command(&["CONFIG", "SET", "maxmemory", "0"]).await;
         world.recovered().await;
         world.recorder.fault(world.recorder.over("Redis is out of memory", began));
         sleep(Duration::from_millis(800)).await;
@@ -149,7 +151,7 @@ pub(super) async fn script_flush(plan: Plan) -> Report {
     let mut world = start(plan, Setup::default()).await;
     while world.is_busy() {
         let began = world.recorder.now();
-        let _: () = world.redis.command(&["SCRIPT", "FLUSH"]).await;
+        let _: () = world.redis().command(&["SCRIPT", "FLUSH"]).await;
         let fault = world.recorder.over("SCRIPT FLUSH", began);
         world.recorder.fault(Fault { costs: 0, ..fault });
         sleep(Duration::from_millis(300)).await;
@@ -161,7 +163,7 @@ pub(super) async fn flushall(plan: Plan) -> Report {
     let mut world = start(plan, Setup::default()).await;
     while world.is_busy() {
         let began = world.recorder.now();
-        let _: () = world.redis.command(&["FLUSHALL"]).await;
+        let _: () = world.redis().command(&["FLUSHALL"]).await;
         let fault = world.recorder.over("FLUSHALL", began);
         world.recorder.fault(Fault { forgets: true, ..fault });
         sleep(Duration::from_secs(1)).await;
