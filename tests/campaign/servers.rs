@@ -88,20 +88,28 @@ impl Servers {
     }
 }
 
-/// The leased records of one server; none if it is dead or a replica.
+/// The leased records of one server; none if it is dead or a replica. Page by page: no server should stand still for it.
 async fn leased(server: &RedisServer, forgotten: bool) -> Vec<String> {
-    const SCRIPT: &str = "local left, cursor = {}, '0' local now = redis.call('TIME')[1] * 1000 repeat \
-        local page = redis.call('SCAN', cursor, 'MATCH', 'oncehook:*', 'COUNT', 1000) \
+    const PAGE: &str = "local left, now = {}, redis.call('TIME')[1] * 1000 \
+        local page = redis.call('SCAN', ARGV[1], 'MATCH', 'oncehook:*', 'COUNT', 1000) \
         for _, key in ipairs(page[2]) do local record = redis.call('GET', key) \
         if record and string.sub(record, 1, 2) == '1L' and not string.find(key, '{probe', 1, true) \
-        and (ARGV[1] == 'all' or tonumber(string.match(record, '%d+$')) > now) \
-        then table.insert(left, key .. ' ' .. record) end end \
-        cursor = page[1] until cursor == '0' return left";
+        and (ARGV[2] == 'all' or tonumber(string.match(record, '%d+$')) > now) \
+        then table.insert(left, key .. ' ' .. record) end end return {page[1], left}";
     if TcpStream::connect(("127.0.0.1", server.port())).await.is_err()
         || server.info("role").await != "master"
     {
         return Vec::new();
     }
     let which = if forgotten { "running" } else { "all" };
-    server.command(&["EVAL", SCRIPT, "0", which]).await
+    let (mut cursor, mut left) = ("0".to_owned(), Vec::new());
+    loop {
+        let (next, found): (String, Vec<String>) =
+            server.command(&["EVAL", PAGE, "0", &cursor, which]).await;
+        left.extend(found);
+        if next == "0" {
+            return left;
+        }
+        cursor = next;
+    }
 }
