@@ -168,7 +168,7 @@ fn redis(section: &config::Redis) -> Result<Redis, StartError> {
             let endpoint = Endpoint::Sentinel(Sentinel {
                 master: sentinel.master.clone(),
                 addresses: addresses(&sentinel.addresses),
-                credentials: credentials(&sentinel.username, &sentinel.password),
+                credentials: credentials(sentinel.username.as_ref(), sentinel.password.as_ref()),
             });
             (endpoint, sentinel.database)
         }
@@ -179,7 +179,7 @@ fn redis(section: &config::Redis) -> Result<Redis, StartError> {
         .map(|wait| WaitReplicas { replicas: wait.replicas, timeout: wait.timeout });
     Ok(Redis::new(RedisOptions {
         endpoint,
-        credentials: credentials(&section.username, &section.password),
+        credentials: credentials(section.username.as_ref(), section.password.as_ref()),
         database: u16::try_from(database).map_err(|_| StartError::Database(database))?,
         tls: section.tls.as_ref().map(redis_tls).transpose()?,
         prefix: section.prefix.clone(),
@@ -196,9 +196,8 @@ fn addresses(section: &[config::HostPort]) -> Vec<Address> {
     section.iter().map(address).collect()
 }
 
-fn credentials(username: &Option<String>, password: &Option<SecretString>) -> Option<Credentials> {
-    let password = password.clone()?;
-    Some(Credentials { username: username.clone(), password })
+fn credentials(username: Option<&String>, password: Option<&SecretString>) -> Option<Credentials> {
+    Some(Credentials { username: username.cloned(), password: password?.clone() })
 }
 
 fn redis_tls(section: &config::UpstreamTls) -> Result<TlsOptions, StartError> {

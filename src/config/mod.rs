@@ -15,10 +15,10 @@ mod raw;
 mod reader;
 mod section;
 mod show;
+mod store;
 pub mod units;
 mod value;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,6 +36,7 @@ pub use host_port::HostPort;
 pub use load::{LoadError, Overrides, Sources, check_fragment, environment, load};
 pub use problem::{Problem, Problems};
 pub use show::{Key, schema, show};
+pub use store::{Redis, RedisServers, Sentinel, Store, StoreKind, WaitReplicas};
 
 /// Everything an operator can choose. Made by [`load`] alone.
 #[derive(Clone)]
@@ -183,104 +184,6 @@ pub enum Relay {
     NotFound,
     /// They are passed on, untouched. `refused` and `timeout` mean nothing here.
     Backend(Box<Upstream>),
-}
-
-/// Where records are held.
-#[derive(Clone, Debug)]
-pub struct Store {
-    /// Which store.
-    pub kind: StoreKind,
-    /// How much memory records of this process may take, in bytes: all of them, or the local ones beside Redis.
-    pub memory_bytes_max: usize,
-}
-
-/// Which store.
-#[derive(Clone, Debug)]
-pub enum StoreKind {
-    /// This process's memory: one gateway.
-    Memory,
-    /// Redis: any number of gateways.
-    Redis(Box<Redis>),
-}
-
-/// Redis: one server, or several that stand in for each other.
-#[derive(Clone, Debug)]
-pub struct Redis {
-    /// Where.
-    pub servers: RedisServers,
-    /// The ACL user.
-    pub username: Option<String>,
-    /// The password.
-    pub password: Option<SecretString>,
-    /// What every key begins with.
-    pub prefix: String,
-    /// From asking to the reply; less than [`Claim::guard`].
-    pub operation_timeout: Duration,
-    /// For connecting and TLS.
-    pub connect_timeout: Duration,
-    /// Which replicas must have a claim before it counts.
-    pub wait_replicas: Option<WaitReplicas>,
-    /// How many failures in a row open the breaker.
-    pub breaker_failures: u32,
-    /// How often an open breaker asks whether Redis is back.
-    pub breaker_probe_interval: Duration,
-    /// `None`: plain TCP.
-    pub tls: Option<UpstreamTls>,
-}
-
-/// Where Redis is.
-#[derive(Clone, Debug)]
-pub enum RedisServers {
-    /// At one address.
-    One {
-        /// Which.
-        address: HostPort,
-        /// Which database; from 0 to 65535.
-        database: i64,
-    },
-    /// Where sentinels say.
-    Sentinel(Box<Sentinel>),
-    /// A Cluster, by some of its nodes.
-    Cluster(Vec<HostPort>),
-}
-
-/// Sentinels, and which of their masters is meant.
-#[derive(Clone, Debug)]
-pub struct Sentinel {
-    /// The name of the master.
-    pub master: String,
-    /// The sentinels.
-    pub addresses: Vec<HostPort>,
-    /// Which of the master's databases; from 0 to 65535.
-    pub database: i64,
-    /// The sentinels' own ACL user.
-    pub username: Option<String>,
-    /// The sentinels' own password.
-    pub password: Option<SecretString>,
-}
-
-/// Which replicas must have a claim before it counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WaitReplicas {
-    /// How many, at least one.
-    pub replicas: u32,
-    /// How long they may take.
-    pub timeout: Duration,
-}
-
-impl fmt::Display for RedisServers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |addresses: &[HostPort]| {
-            addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        };
-        match self {
-            Self::One { address, .. } => write!(f, "{address}"),
-            Self::Sentinel(sentinel) => {
-                write!(f, "{} by sentinels {}", sentinel.master, list(&sentinel.addresses))
-            }
-            Self::Cluster(addresses) => write!(f, "cluster {}", list(addresses)),
-        }
-    }
 }
 
 /// What makes two webhooks copies of one event, and for how long.

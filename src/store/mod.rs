@@ -21,10 +21,6 @@ use crate::claim::{Key, Owner};
 use crate::clock;
 
 /// A place that keeps the records of the claim protocol.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a process has a handful of them, and none is moved about"
-)]
 pub enum Store {
     /// This process's memory.
     Memory(Memory),

@@ -191,7 +191,6 @@ fn every_shipped_example_is_valid() {
         let text = fs::read_to_string(&file).unwrap();
         let warnings: &[&str] = match name {
             "oncehook" => continue,
-            "fleet-redis" => &["whoever reaches it reads the metrics"],
             "sidecar" => &["webhooks can be read on the way"],
             _ => &[],
         };

@@ -4,6 +4,7 @@
 //! waits for their end. What is left of a long one is compared within [`TOLERANCE`].
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use base64::Engine;
@@ -209,10 +210,10 @@ async fn run(subject: &Subject, case: u64, steps: &[Step]) {
                 .await;
         } else {
             let name = redis.name(key);
-            if !holders.contains_key(&key) {
-                holders.insert(key, subject.holder(&name).await);
-            }
-            let raw = holders.get_mut(&key).unwrap();
+            let raw = match holders.entry(key) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(subject.holder(&name).await),
+            };
             let (record, expires_in) = read(raw, &name, now).await;
             assert_eq!(
                 near(record, now),

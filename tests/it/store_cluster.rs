@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use oncehook::claim::record::Reply;
 use oncehook::clock;
-use oncehook::store::redis::{Endpoint, Options, Redis, WaitReplicas};
+use oncehook::store::redis::{
+    Address, ClientCertificate, Endpoint, Options, Redis, TlsOptions, WaitReplicas,
+};
 use oncehook::store::{Store, StoreError};
+use secrecy::SecretString;
 use tokio::task::JoinSet;
 
 use crate::support::cluster::RedisCluster;
@@ -254,6 +257,34 @@ async fn two_more_rights_suffice_in_a_cluster() {
     let error = redis.check().await.unwrap_err();
     assert!(matches!(error, StoreError::Permission(_)), "{error}");
     assert!(error.hint().contains("+cluster|slots +asking"), "{}", error.hint());
+}
+
+#[tokio::test]
+async fn every_node_is_asked_over_tls_and_shown_the_client_certificate() {
+    let cluster = RedisCluster::start_with_tls().await;
+    let authority = cluster.nodes[0].authority();
+    let (chain, key_pem) = authority.client.clone();
+    let client = ClientCertificate { chain: chain.into_bytes(), key: SecretString::from(key_pem) };
+    let seed = Address { host: "localhost".to_owned(), port: cluster.nodes[1].tls_port() };
+    let over_tls = |server_name: Option<&str>, client| Options {
+        endpoint: Endpoint::Cluster(vec![seed.clone()]),
+        tls: Some(TlsOptions {
+            ca: Some(authority.ca.as_bytes().to_vec()),
+            server_name: server_name.map(str::to_owned),
+            client,
+        }),
+        ..options_at(0)
+    };
+    let redis = Redis::new(over_tls(Some("localhost"), Some(client))).unwrap();
+    redis.check().await.unwrap();
+    for number in 0..30 {
+        assert_eq!(redis.execute(key(number), owner(1), CLAIM).await.unwrap(), WON);
+    }
+    let nameless = Redis::new(over_tls(Some("localhost"), None)).unwrap();
+    assert!(matches!(nameless.check().await, Err(StoreError::Unreachable(_))));
+    // Nodes announce addresses, which their certificates seldom name.
+    let error = Redis::new(over_tls(None, None)).unwrap().check().await.unwrap_err();
+    assert!(matches!(error, StoreError::Untrusted(_) | StoreError::Unreachable(_)), "{error}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use oncehook::claim::record::Reply;
 use oncehook::claim::{Digest, Key, Verdict};
 use oncehook::clock;
-use oncehook::store::redis::{Endpoint, Options, Redis};
+use oncehook::store::redis::{Endpoint, Options, Redis, WaitReplicas};
 use oncehook::store::{Store, StoreError};
 use tokio::task::JoinSet;
 
@@ -134,6 +134,19 @@ async fn a_user_who_may_not_do_what_is_needed_is_a_wrong_setting() {
         let error = store(least(&server)).check().await.expect_err(&line);
         assert!(matches!(error, StoreError::Permission(_)), "{line}: {error}");
         assert!(error.is_misconfigured() && error.hint().contains("+evalsha"), "{line}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn waiting_for_replicas_needs_one_right_more_and_replicas() {
+    let may_wait = format!("{LEAST} +wait");
+    for (line, label) in [(LEAST, "permission"), (&may_wait, "unavailable")] {
+        let server = RedisServer::start_with(Settings::default().line(line)).await;
+        let wait = WaitReplicas { replicas: 1, timeout: Duration::from_millis(20) };
+        let redis = store(Options { wait_replicas: Some(wait), ..least(&server) });
+        let error = redis.check().await.unwrap_err();
+        assert_eq!(error.label(), label, "{error}");
+        assert!(label != "permission" || error.hint().contains("+wait"), "{}", error.hint());
     }
 }
 

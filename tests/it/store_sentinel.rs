@@ -46,7 +46,9 @@ async fn survives(
     let (store, _tasks) = probing(behind(fleet.endpoint()));
     assert_eq!(store.check().await.unwrap(), Vec::<String>::new());
     let before = fleet.master().await;
-    for number in 0..RECORDS {
+    let first = u128::from(before as u64) * 1_000_000;
+    let records = first..first + RECORDS;
+    for number in records.clone() {
         assert_eq!(store.execute(key(number), owner(1), CLAIM).await.unwrap(), WON);
         assert_eq!(store.execute(key(number), owner(1), SETTLE).await.unwrap(), Reply::Done);
     }
@@ -64,7 +66,7 @@ async fn survives(
     let named = clock::monotonic().since(began);
     let mut failed = 0;
     until("the store works again", async || {
-        let outcome = store.execute(key(RECORDS), owner(1), CLAIM).await;
+        let outcome = store.execute(key(records.end), owner(1), CLAIM).await;
         failed += u32::from(outcome.is_err());
         outcome.is_ok()
     })
@@ -74,12 +76,12 @@ async fn survives(
         "{how}: the sentinels named another after {named:?}, the store worked after {took:?}"
     );
     let name = match &*store {
-        Store::Redis(redis) => redis.name(key(RECORDS)),
+        Store::Redis(redis) => redis.name(key(records.end)),
         Store::Memory(_) => unreachable!(),
     };
     let master = fleet.master().await;
     assert_eq!(fleet.servers[master].command::<u64>(&["EXISTS", &name]).await, 1, "it is there");
-    for number in 0..RECORDS {
+    for number in records {
         let reply = store.execute(key(number), owner(2), CLAIM).await.unwrap();
         assert!(matches!(reply, Reply::Duplicate { .. }), "{number}: {reply:?}");
     }

@@ -124,13 +124,6 @@ fn servers_of(
 ) -> Option<RedisServers> {
     let sentinel = raw.sentinel.take().map(|sentinel| RedisServers::Sentinel(Box::new(sentinel)));
     let cluster = raw.cluster.take().map(RedisServers::Cluster);
-    for (servers, section) in [(&sentinel, "sentinel"), (&cluster, "cluster")] {
-        if servers.as_ref().is_some_and(RedisServers::is_empty) {
-            let name = format!("store.redis.{section}.addresses");
-            let place = reader.place(&[&name]);
-            reader.error(place, Fault::new("names no server").of(&name));
-        }
-    }
     let mut all = [one, sentinel, cluster].into_iter().flatten();
     let servers = all.next();
     if all.next().is_some() {
@@ -146,7 +139,7 @@ fn servers_of(
         let fault = Fault::new("there is a user, and no password").hint("set password_file");
         reader.error(place, fault.of("store.redis.sentinel"));
     }
-    if servers.is_none() && !raw.url_failed {
+    if servers.is_none() && !raw.where_failed {
         let fault = Fault::new("store.kind is \"redis\", and nothing says where Redis is");
         let place = reader.place(&["store.kind"]);
         reader.error(
@@ -158,16 +151,6 @@ fn servers_of(
         );
     }
     servers
-}
-
-impl RedisServers {
-    const fn is_empty(&self) -> bool {
-        match self {
-            Self::One { .. } => false,
-            Self::Sentinel(sentinel) => sentinel.addresses.is_empty(),
-            Self::Cluster(addresses) => addresses.is_empty(),
-        }
-    }
 }
 
 fn timeouts(reader: &mut Reader<'_>, raw: &RawRedis, claim: &Claim) {

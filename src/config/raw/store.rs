@@ -23,8 +23,8 @@ pub(in crate::config) struct RawStore {
 /// `[store.redis]`
 pub(in crate::config) struct RawRedis {
     pub(in crate::config) server: Option<Server>,
-    /// There is a URL, but it could not be read; that has been told.
-    pub(in crate::config) url_failed: bool,
+    /// There is a URL or a list of servers, but it could not be read; that has been told.
+    pub(in crate::config) where_failed: bool,
     pub(in crate::config) sentinel: Option<Sentinel>,
     pub(in crate::config) cluster: Option<Vec<HostPort>>,
     pub(in crate::config) username: Option<String>,
@@ -73,7 +73,9 @@ pub(super) fn store(section: &mut Section<'_, '_>) -> RawStore {
 fn redis(section: &mut Section<'_, '_>) -> RawRedis {
     let errors = section.reader.errors();
     let server = url(section);
-    let url_failed = section.reader.errors() > errors;
+    let sentinel = section.section("sentinel", sentinel);
+    let cluster = section.section("cluster", addresses);
+    let where_failed = section.reader.errors() > errors;
     let errors = section.reader.errors();
     let password = section.secret("password", "password_file").map(|(password, _)| password);
     let password_failed = section.reader.errors() > errors;
@@ -81,9 +83,9 @@ fn redis(section: &mut Section<'_, '_>) -> RawRedis {
         section.section("tls", |section| (section.option("enabled"), routes::tls(section, None)));
     RawRedis {
         server,
-        url_failed,
-        sentinel: section.section("sentinel", sentinel),
-        cluster: section.section("cluster", |section| section.list("addresses", None)),
+        where_failed,
+        sentinel,
+        cluster,
         username: section.option("username"),
         password,
         password_failed,
@@ -112,13 +114,29 @@ fn redis(section: &mut Section<'_, '_>) -> RawRedis {
 
 /// `[store.redis.sentinel]`; `None` without addresses.
 fn sentinel(section: &mut Section<'_, '_>) -> Option<Sentinel> {
-    let addresses = section.list("addresses", None);
+    let addresses = addresses(section);
     let master = section.take("master", "mymaster".to_owned());
-    let database = section.within("database", 0_u16, 0..=u16::MAX);
+    let database = section.within("database", 0_u32, 0..=u32::from(u16::MAX));
     let username = section.option("username");
     let password = section.secret("password", "password_file").map(|(password, _)| password);
     let addresses = addresses?;
     Some(Sentinel { master, addresses, database: i64::from(database), username, password })
+}
+
+/// `None` if there is no list, or one that cannot be used.
+fn addresses(section: &mut Section<'_, '_>) -> Option<Vec<HostPort>> {
+    let errors = section.reader.errors();
+    let addresses: Vec<HostPort> = section.list("addresses", None)?;
+    if section.reader.errors() > errors {
+        return None;
+    }
+    if addresses.is_empty() {
+        let name = section.named("addresses");
+        let place = section.reader.place(&[&name]);
+        section.reader.error(place, Fault::new("names no server").of(&name));
+        return None;
+    }
+    Some(addresses)
 }
 
 fn wait_replicas(section: &mut Section<'_, '_>) -> Option<WaitReplicas> {

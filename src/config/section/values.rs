@@ -90,16 +90,19 @@ impl<'a> Section<'_, 'a> {
                 return Some(default.to_vec());
             }
         };
+        // They may stand on one line, which is shown whole or not at all.
+        let has_secret = texts.iter().any(|(text, _)| reveal(text) == Reveal::Key);
+        let revealed = if has_secret { Reveal::Key } else { Reveal::Value };
         let mut values = Vec::new();
         for (text, origin) in texts {
             match T::parse(&text) {
                 Ok(value) => values.push(value),
                 Err(fault) => {
-                    self.fault(&origin, reveal(&text), fault.of(&join(&self.named, name)));
+                    self.fault(&origin, revealed, fault.of(&join(&self.named, name)));
                 }
             }
         }
-        self.record(name, array_text(&values), origin, Reveal::Value);
+        self.record(name, array_text(&values), origin, revealed);
         Some(values)
     }
 

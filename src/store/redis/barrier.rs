@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use redis::{Pipeline, Value};
+use redis::{FromRedisValue, Pipeline, Value};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -129,15 +129,12 @@ impl Barrier {
             .send_packed_commands(&commands, 0, commands.len())
             .await
             .map_err(|error| classify::error(&error))?;
-        let mut replicas = None;
+        let mut last = Value::Nil;
         for answer in answers {
-            match answer {
-                Value::ServerError(error) => return Err(classify::error(&error.into())),
-                Value::Int(count) => replicas = u64::try_from(count).ok(),
-                _ => {}
-            }
+            last = answer.extract_error().map_err(|error| classify::error(&error))?;
         }
-        replicas.ok_or_else(|| StoreError::Unexpected("no number to WAIT".to_owned()))
+        u64::from_redis_value(last)
+            .map_err(|error| StoreError::Unexpected(format!("{error} to WAIT")))
     }
 }
 

@@ -39,13 +39,14 @@ const WORDS: [(&str, Class); 21] = [
 ];
 
 /// Errors that have no word of their own.
-const PHRASES: [(&str, Class); 8] = [
+const PHRASES: [(&str, Class); 9] = [
     ("without any password configured", StoreError::Credentials),
     ("invalid password", StoreError::Credentials),
     ("can't run this command", StoreError::Permission),
     ("can't access at least one of the keys", StoreError::Permission),
     ("unknown command", StoreError::Unsupported),
     ("Unknown Redis command", StoreError::Unsupported),
+    ("cluster support disabled", StoreError::Unsupported),
     ("DB index is out of range", StoreError::Options),
     ("max number of clients", StoreError::Unavailable),
 ];
@@ -57,7 +58,9 @@ pub(super) fn error(error: &RedisError) -> StoreError {
         let code = error.code().unwrap_or_default();
         return server_error(format!("{code} {}", error.detail().unwrap_or_default()));
     }
-    if kind == ErrorKind::Parse || kind == ErrorKind::UnexpectedReturnType {
+    // A connection that ends within a reply is a broken one, not one to something else than Redis.
+    let is_cut = || error.to_string().contains("Unexpected end of input");
+    if (kind == ErrorKind::Parse && !is_cut()) || kind == ErrorKind::UnexpectedReturnType {
         return StoreError::Unexpected(error.to_string());
     }
     StoreError::Unreachable(Box::new(error.clone()))

@@ -258,22 +258,12 @@ async fn ranges(wire: &Wire, address: &Address) -> Result<Vec<slots::Range>, Sto
     let mut question = redis::cmd("CLUSTER");
     question.arg("SLOTS");
     let asked = wire.ask(async |connection| question.query_async::<Value>(connection).await).await;
-    let (answer, _) = asked.map_err(no_cluster)?;
+    let (answer, _) = asked?;
     match slots::read(&answer, &address.host) {
         Some(ranges) if ranges.is_empty() => {
             Err(StoreError::Unavailable(format!("{address} knows of no slots that are served")))
         }
         Some(ranges) => Ok(ranges),
         None => Err(StoreError::Unexpected(format!("{answer:?} to CLUSTER SLOTS"))),
-    }
-}
-
-/// A server that is no node of a Cluster says so without a word of its own.
-fn no_cluster(error: StoreError) -> StoreError {
-    match error {
-        StoreError::Unexpected(text) if text.contains("cluster support disabled") => {
-            StoreError::Unsupported(text)
-        }
-        other => other,
     }
 }

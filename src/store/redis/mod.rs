@@ -37,7 +37,7 @@ use self::link::{Dialer, Place, Tls};
 use self::node::{Errand, Node, Said, Terms};
 use self::script::{Asking, Call, Scripts};
 use self::sentinel::Sentinels;
-use self::wire::{Patience, Source};
+use self::wire::{Patience, Source, Wire};
 use super::StoreError;
 use crate::claim::record::{Operation, Reply};
 use crate::claim::{Key, Owner};
@@ -60,8 +60,7 @@ pub struct Options {
     pub tls: Option<TlsOptions>,
     /// What every key begins with; without braces, which have a meaning to Redis Cluster.
     pub prefix: String,
-    /// How long a connection may take, from the look-up of the name to the server's first answer; and before that the
-    /// question to the sentinels.
+    /// How long a connection may take, from the look-up of the name to the server's first answer.
     pub connect_timeout: Duration,
     /// How long an operation may take on a connection that stands.
     pub operation_timeout: Duration,
@@ -105,9 +104,9 @@ impl Redis {
 
     /// Performs `operation` of `owner` on the record of `key`.
     ///
-    /// Takes at most the connect time-out and the operation time-out, with sentinels twice the former, in a Cluster as
-    /// much again for each redirection, after a won claim the time that replicas have; nothing while the breaker is
-    /// open. A dropped future, a time-out or a broken connection leaves it open whether the operation was performed.
+    /// Takes at most the connect time-out and the operation time-out; three times that where sentinels have to be asked,
+    /// in a Cluster as much again for each redirection, and after a won claim the time that replicas have. Nothing while
+    /// the breaker is open. A dropped future, a time-out or a broken connection leaves it open whether the operation was performed.
     pub async fn execute(
         &self,
         key: Key,
@@ -131,17 +130,21 @@ impl Redis {
     pub async fn probe_loop(&self) -> Infallible {
         loop {
             tokio::time::sleep(self.probe_interval).await;
-            for tag in self.failing_tags().await {
-                if let Err(error) = self.probe(&tag).await {
-                    tracing::debug!(error = error.label(), "the store still fails");
-                }
-            }
+            self.probe_failing().await;
         }
     }
 
     /// The name of the record of `key`: the prefix, then the key in a hash tag, readable and short (base64url).
     pub fn name(&self, key: Key) -> String {
         format!("{}{{{}}}", self.prefix, URL_SAFE_NO_PAD.encode(key.0))
+    }
+
+    async fn probe_failing(&self) {
+        for tag in self.failing_tags().await {
+            if let Err(error) = self.probe(&tag).await {
+                tracing::debug!(error = error.label(), "the store still fails");
+            }
+        }
     }
 
     /// For every server whose last operation failed, the hash tag of a record to probe it with.
@@ -216,17 +219,14 @@ impl Servers {
             }
             Endpoint::Sentinel(Sentinel { master, addresses, credentials }) => {
                 vet(&dialer, &addresses)?;
-                let name = master.clone();
-                one(
-                    Source::Sentinels(Sentinels {
-                        master,
-                        addresses,
-                        dialer: Dialer::new(credentials, 0, for_sentinels),
-                        servers: dialer,
-                        patience: terms.patience,
-                    }),
-                    name,
-                )
+                let to_sentinels = Arc::new(Dialer::new(credentials, 0, for_sentinels));
+                let wire = |at: &Address| {
+                    let place = Place::Tcp(at.clone());
+                    Wire::new(Source::Place(Arc::clone(&to_sentinels), place), terms.patience)
+                };
+                let wires = addresses.into_iter().map(|at| (wire(&at), at)).collect();
+                let (servers, patience, name) = (dialer, terms.patience, master.clone());
+                one(Source::Sentinels(Sentinels { master, wires, servers, patience }), name)
             }
             Endpoint::Cluster(_) if options.database != 0 => {
                 Err(StoreError::Options("a cluster has but database 0".to_owned()))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use redis::{ErrorKind, FromRedisValue, ServerErrorKind, Value};
 
 use super::link::{Address, Dialer, Link, Place};
-use super::wire::{Patience, within};
+use super::wire::{Patience, Wire, within};
 use super::{classify, race};
 use crate::store::StoreError;
 
@@ -13,10 +13,8 @@ use crate::store::StoreError;
 pub(super) struct Sentinels {
     /// What they call it.
     pub(super) master: String,
-    /// Where they listen; all are asked at once.
-    pub(super) addresses: Vec<Address>,
-    /// Connects to them.
-    pub(super) dialer: Dialer,
+    /// A connection to each, and where it listens; all are asked at once.
+    pub(super) wires: Vec<(Wire, Address)>,
     /// Connects to the servers that they name.
     pub(super) servers: Arc<Dialer>,
     pub(super) patience: Patience,
@@ -25,25 +23,25 @@ pub(super) struct Sentinels {
 impl Sentinels {
     /// A connection to the master that a sentinel names, if that one takes itself for a master too.
     ///
-    /// Takes at most twice the time to connect, and that of an operation.
+    /// Takes at most twice what an operation does: once for the sentinels, once for the server.
     pub(super) async fn connect(&self) -> Result<Link, StoreError> {
-        race::first(self.addresses.iter().map(|sentinel| self.connect_through(sentinel))).await
+        race::first(self.wires.iter().map(|(wire, at)| self.connect_through(wire, at))).await
     }
 
     /// Whether more than half of all sentinels agree on another master than `place`.
     pub(super) async fn disown(&self, place: &Place) -> bool {
-        let named = race::all(self.addresses.iter().map(|sentinel| self.named_by(sentinel))).await;
+        let named = race::all(self.wires.iter().map(|(wire, at)| self.named_by(wire, at))).await;
         let others: Vec<Address> = named
             .into_iter()
             .flatten()
             .filter(|named| !matches!(place, Place::Tcp(address) if address == named))
             .collect();
         let votes = |other| others.iter().filter(|named| *named == other).count();
-        others.iter().any(|other| votes(other) * 2 > self.addresses.len())
+        others.iter().any(|other| votes(other) * 2 > self.wires.len())
     }
 
-    async fn connect_through(&self, sentinel: &Address) -> Result<Link, StoreError> {
-        let master = self.named_by(sentinel).await?;
+    async fn connect_through(&self, wire: &Wire, sentinel: &Address) -> Result<Link, StoreError> {
+        let master = self.named_by(wire, sentinel).await?;
         let place = Place::Tcp(master.clone());
         let mut link = within(self.patience.connect, self.servers.dial(&place)).await?;
         let role = within(self.patience.operation, role(&mut link)).await?;
@@ -56,9 +54,11 @@ impl Sentinels {
     }
 
     /// Whom this sentinel takes for the master.
-    async fn named_by(&self, sentinel: &Address) -> Result<Address, StoreError> {
-        let asked = within(self.patience.connect, self.ask(sentinel)).await;
-        let answer = asked.map_err(|error| told_by(sentinel, error))?;
+    async fn named_by(&self, wire: &Wire, sentinel: &Address) -> Result<Address, StoreError> {
+        let mut question = redis::cmd("SENTINEL");
+        question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
+        let asked = wire.ask(async |connection| question.query_async(connection).await).await;
+        let (answer, _): (Value, Link) = asked.map_err(|error| told_by(sentinel, error))?;
         if answer == Value::Nil {
             return Err(StoreError::Options(format!(
                 "the sentinel {sentinel} knows no master called {:?}",
@@ -68,13 +68,6 @@ impl Sentinels {
         let (host, port) = <(String, u16)>::from_redis_value(answer)
             .map_err(|error| StoreError::Unexpected(format!("{error} from {sentinel}")))?;
         Ok(Address { host, port })
-    }
-
-    async fn ask(&self, sentinel: &Address) -> Result<Value, StoreError> {
-        let mut link = self.dialer.dial(&Place::Tcp(sentinel.clone())).await?;
-        let mut question = redis::cmd("SENTINEL");
-        question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
-        question.query_async(link.connection()).await.map_err(|error| classify::error(&error))
     }
 }
 
@@ -86,13 +79,12 @@ async fn role(link: &mut Link) -> Result<Option<String>, StoreError> {
         }
         answer => answer.map_err(|error| classify::error(&error))?,
     };
-    let first = match answer {
-        Value::Array(items) => items.into_iter().next(),
-        other => Some(other),
-    };
-    let role = String::from_redis_value(first.unwrap_or(Value::Nil))
-        .map_err(|error| StoreError::Unexpected(format!("{error} to ROLE")))?;
-    Ok(Some(role))
+    if let Value::Array(items) = &answer
+        && let Some(Value::BulkString(role)) = items.first()
+    {
+        return Ok(Some(String::from_utf8_lossy(role).into_owned()));
+    }
+    Err(StoreError::Unexpected(format!("{answer:?} to ROLE")))
 }
 
 /// Says of what an operator has to set right that it is the sentinel's, not the server's.
@@ -107,6 +99,14 @@ fn told_by(sentinel: &Address, error: StoreError) -> StoreError {
         StoreError::Unsupported(text) => {
             StoreError::Unsupported(format!("{sentinel} is no sentinel: {text}"))
         }
-        other => other,
+        other @ (StoreError::Open
+        | StoreError::Timeout(_)
+        | StoreError::Unreachable(_)
+        | StoreError::Unavailable(_)
+        | StoreError::Unexpected(_)
+        | StoreError::Full
+        | StoreError::Foreign(_)
+        | StoreError::Untrusted(_)
+        | StoreError::Options(_)) => other,
     }
 }

@@ -59,17 +59,12 @@ pub(super) fn read(answer: &Value, asked: &str) -> Option<Vec<Range>> {
             return None;
         };
         let [host, Value::Int(port), ..] = master.as_slice() else { return None };
-        let host = match host {
-            Value::BulkString(host) => std::str::from_utf8(host).ok()?,
-            Value::Nil => asked,
-            _ => return None,
-        };
-        // `?`: the node is set to announce a name, and has none.
+        let host = host_of(host, asked)?;
+        // The node is set to announce a name, and has none.
         if host == "?" {
             continue;
         }
-        let host = if host.is_empty() { asked } else { host }.to_owned();
-        let node = Address { host, port: u16::try_from(*port).ok()? };
+        let node = Address { host: host.to_owned(), port: u16::try_from(*port).ok()? };
         let (first, last) = (u16::try_from(*first).ok()?, u16::try_from(*last).ok()?);
         if first > last || last >= SLOTS {
             return None;
@@ -77,6 +72,14 @@ pub(super) fn read(answer: &Value, asked: &str) -> Option<Vec<Range>> {
         ranges.push(Range { first, last, node });
     }
     Some(ranges)
+}
+
+fn host_of<'a>(host: &'a Value, asked: &'a str) -> Option<&'a str> {
+    if let Value::BulkString(host) = host {
+        let host = std::str::from_utf8(host).ok()?;
+        return Some(if host.is_empty() { asked } else { host });
+    }
+    (*host == Value::Nil).then_some(asked)
 }
 
 /// Reads the `host:port` of a redirection by `asked`.

@@ -1,6 +1,7 @@
 //! The connection to one server that all operations share: made when it is first needed, made anew when it is spoilt,
 //! and never waited for longer than allowed.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ impl Wire {
 
     /// Sends one command over the connection in use, or over a new one; returns that as well.
     ///
-    /// Takes at most what [`Patience`] allows for both; where sentinels are asked, twice that.
+    /// Takes at most what [`Patience`] allows for both; where sentinels have to be asked, three times that.
     pub(super) async fn ask<T>(
         &self,
         command: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
@@ -89,17 +90,18 @@ impl Wire {
         Ok((answer, link))
     }
 
-    async fn connect(&self) -> Result<Link, StoreError> {
+    /// In a box, for sentinels are asked over wires too.
+    fn connect(&self) -> Pin<Box<dyn Future<Output = Result<Link, StoreError>> + Send + '_>> {
         match &self.source {
-            Source::Place(dialer, place) => dialer.dial(place).await,
-            Source::Sentinels(sentinels) => sentinels.connect().await,
+            Source::Place(dialer, place) => Box::pin(dialer.dial(place)),
+            Source::Sentinels(sentinels) => Box::pin(sentinels.connect()),
         }
     }
 
     fn connect_limit(&self) -> Duration {
         match &self.source {
             Source::Place(..) => self.patience.connect,
-            Source::Sentinels(_) => self.patience.connect * 2 + self.patience.operation,
+            Source::Sentinels(_) => (self.patience.connect + self.patience.operation) * 2,
         }
     }
 

@@ -1,6 +1,8 @@
-//! A gateway whose Redis fails over: nothing is lost, and what comes twice is marked.
+//! A gateway whose Redis is run as operators run it. When it fails over, nothing is lost, and what comes twice is marked.
 
 use std::collections::HashMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,7 @@ use super::{metric, to};
 use crate::support::backend::{Action, Backend};
 use crate::support::cluster::RedisCluster;
 use crate::support::gateway::Gateway;
-use crate::support::redis::until;
+use crate::support::redis::{RedisServer, Settings, until};
 use crate::support::sender::{Sender, event};
 use crate::support::sentinel::SentinelFleet;
 
@@ -69,14 +71,18 @@ async fn under_load(gateways: &[Gateway], backend: &Backend, fault: impl AsyncFn
 }
 
 const PATIENT: &str = "store.on_store_error = \"reject-then-local\"\nstore.on_store_error_after = \"10s\"\nclaim.lease = \
-                       \"3s\"\nclaim.guard = \"1s\"\nupstream.timeout = \"2s\"\nstore.redis.wait_replicas = 1\n";
+                       \"3s\"\nclaim.guard = \"1s\"\nupstream.timeout = \"2s\"\n";
+
+/// One of two replicas: after a fail-over there is one left to wait for.
+const REPLICATED: &str = "store.redis.wait_replicas = 1\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinels_fail_over_clean_and_by_a_kill() {
     for kill in [false, true] {
         let mut fleet = SentinelFleet::start().await;
         let backend = Backend::always(Action::status(200));
-        let configuration = to(&backend, &format!("{}{PATIENT}", fleet.configuration()));
+        let configuration =
+            to(&backend, &format!("{}{PATIENT}{REPLICATED}", fleet.configuration()));
         let gateways = [Gateway::start(&configuration), Gateway::start(&configuration)];
         let began = Instant::now();
         under_load(&gateways, &backend, async || {
@@ -114,4 +120,44 @@ async fn a_node_of_a_cluster_dies() {
     for gateway in &gateways {
         until("it is over", async || metric(gateway, "oncehook_store_degraded").await == 0).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_with_tls_a_client_certificate_a_user_a_prefix_and_a_password_in_a_file() {
+    let redis = RedisServer::start_with(
+        Settings::default()
+            .tls()
+            .line("user hook on >secret ~fleet:* -@all +eval +evalsha +get +set +time +ping"),
+    )
+    .await;
+    let folder = redis.directory();
+    let (chain, key) = &redis.authority().client;
+    for (name, text) in
+        [("client.pem", chain.as_str()), ("client.key", key), ("password", "secret\n")]
+    {
+        let file = folder.join(name);
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    }
+    let file = |name: &str| format!("\"{}\"", folder.join(name).display());
+    let settings = format!(
+        "store.redis.url = \"rediss://localhost:{}\"\nstore.redis.username = \"hook\"\nstore.redis.prefix = \"fleet:\"\n\
+         store.redis.password_file = {}\nstore.redis.tls.ca_file = {}\nstore.redis.tls.certificate_file = {}\n\
+         store.redis.tls.key_file = {}\n",
+        redis.tls_port(),
+        file("password"),
+        file("ca.pem"),
+        file("client.pem"),
+        file("client.key")
+    );
+    let backend = Backend::always(Action::status(200));
+    let gateway = Gateway::start(&to(&backend, &settings));
+    let sender = Sender::to(&gateway.url("/webhook"));
+    for word in ["forwarded", "duplicate"] {
+        let told = sender.post(&event(EventKind::EgressEnded, 1, "EV_1")).await;
+        assert_eq!((told.status, told.word.as_str()), (200, word));
+    }
+    let keys: Vec<String> = redis.command(&["KEYS", "*"]).await;
+    assert!(!keys.is_empty() && keys.iter().all(|key| key.starts_with("fleet:{")), "{keys:?}");
+    assert_eq!(metric(&gateway, "oncehook_store_degraded").await, 0);
 }

@@ -24,19 +24,27 @@ impl RedisCluster {
 
     /// Three masters with `replicas` each, and lines of configuration.
     pub(crate) async fn start_with(replicas: usize, lines: &[&str]) -> Self {
+        let settings = lines.iter().fold(Settings::default(), |settings, line| settings.line(line));
+        Self::start_of(replicas, &settings).await
+    }
+
+    /// Three masters that speak TLS among themselves, and a port for it.
+    pub(crate) async fn start_with_tls() -> Self {
+        Self::start_of(0, &Settings::default().tls().line("tls-cluster yes")).await
+    }
+
+    async fn start_of(replicas: usize, settings: &Settings) -> Self {
         let count = MASTERS * (1 + replicas);
         let mut nodes = Vec::new();
         let mut ports = Vec::new();
         for _ in 0..count {
             let bus = free_port();
-            let mut settings = Settings::default()
+            let settings = settings
+                .clone()
                 .line("cluster-enabled yes")
                 .line("cluster-node-timeout 1000")
                 .line("repl-diskless-sync-delay 0")
                 .line(&format!("cluster-port {bus}"));
-            for line in lines {
-                settings = settings.line(line);
-            }
             nodes.push(RedisServer::start_with(settings).await);
             ports.push(bus);
         }
@@ -46,7 +54,7 @@ impl RedisCluster {
             let _: String = node.command(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
             cluster.ids.push(node.command(&["CLUSTER", "MYID"]).await);
         }
-        cluster.meet(&ports).await;
+        cluster.meet(&ports, settings.authority.is_some()).await;
         cluster.share_out().await;
         for replica in MASTERS..count {
             cluster.follow(replica, replica % MASTERS).await;
@@ -57,9 +65,10 @@ impl RedisCluster {
         cluster
     }
 
-    async fn meet(&self, buses: &[u16]) {
+    async fn meet(&self, buses: &[u16], is_tls: bool) {
         for (node, bus) in self.nodes.iter().zip(buses).skip(1) {
-            let (port, bus) = (node.port().to_string(), bus.to_string());
+            let port = if is_tls { node.tls_port() } else { node.port() };
+            let (port, bus) = (port.to_string(), bus.to_string());
             let _: String =
                 self.nodes[0].command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await;
         }

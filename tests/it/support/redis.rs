@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use oncehook::clock;
@@ -18,8 +19,8 @@ pub(crate) struct Settings {
     pub(crate) lines: Vec<String>,
     /// The password that the test itself logs in with.
     pub(crate) password: Option<String>,
-    /// A second port with TLS, and a CA of its own.
-    pub(crate) tls: bool,
+    /// A second port with TLS, and the CA that signs for it.
+    pub(crate) authority: Option<Arc<Authority>>,
     /// Another server than the one in the path.
     pub(crate) binary: Option<PathBuf>,
 }
@@ -35,8 +36,13 @@ impl Settings {
         self.line(&format!("requirepass {password}"))
     }
 
-    pub(crate) fn tls(mut self) -> Self {
-        self.tls = true;
+    /// TLS with a CA of its own.
+    pub(crate) fn tls(self) -> Self {
+        self.tls_by(&Arc::new(Authority::new()))
+    }
+
+    pub(crate) fn tls_by(mut self, authority: &Arc<Authority>) -> Self {
+        self.authority = Some(Arc::clone(authority));
         self
     }
 
@@ -63,7 +69,6 @@ pub(crate) struct RedisServer {
     settings: Settings,
     port: u16,
     tls_port: u16,
-    authority: Option<Authority>,
 }
 
 impl RedisServer {
@@ -75,11 +80,13 @@ impl RedisServer {
     pub(crate) async fn start_with(settings: Settings) -> Self {
         for _ in 0..5 {
             let directory = tempfile::tempdir().unwrap();
-            let authority = settings.tls.then(|| Authority::write(directory.path()));
+            if let Some(authority) = &settings.authority {
+                authority.write(directory.path());
+            }
             let (port, tls_port) = (free_port(), free_port());
             let child = spawn(directory.path(), &settings, port, tls_port);
-            let mut server =
-                Self { child, directory, settings: settings.clone(), port, tls_port, authority };
+            let settings = settings.clone();
+            let mut server = Self { child, directory, settings, port, tls_port };
             if server.is_ready().await {
                 return server;
             }
@@ -112,7 +119,7 @@ impl RedisServer {
     }
 
     pub(crate) fn authority(&self) -> &Authority {
-        self.authority.as_ref().expect("a server with TLS")
+        self.settings.authority.as_ref().expect("a server with TLS")
     }
 
     /// Sends one command over a connection of its own and reads the answer as a `T`.
@@ -218,7 +225,7 @@ fn spawn(directory: &Path, settings: &Settings, port: u16, tls_port: u16) -> Chi
         "save \"\"".to_owned(),
         "appendonly no".to_owned(),
     ];
-    if settings.tls {
+    if settings.authority.is_some() {
         lines.push(format!("tls-port {tls_port}"));
         for (key, file) in [("cert", "server.pem"), ("key", "server.key"), ("ca-cert", "ca.pem")] {
             lines.push(format!("tls-{key}-file {}", at(file)));
@@ -245,11 +252,12 @@ pub(crate) struct Authority {
     pub(crate) ca: String,
     /// A client's certificate and key.
     pub(crate) client: (String, String),
+    /// The servers', which name `localhost` and nothing else.
+    server: (String, String),
 }
 
 impl Authority {
-    /// Makes one, and writes the server's files. The server's certificate names `localhost` and nothing else.
-    fn write(directory: &Path) -> Self {
+    pub(crate) fn new() -> Self {
         let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
         parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         parameters.distinguished_name.push(rcgen::DnType::CommonName, "the tests' CA");
@@ -261,10 +269,15 @@ impl Authority {
             let parameters = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
             (parameters.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
         };
-        let (certificate, key) = sign("localhost");
-        for (name, text) in [("ca.pem", &ca), ("server.pem", &certificate), ("server.key", &key)] {
+        Self { client: sign("gateway"), server: sign("localhost"), ca }
+    }
+
+    /// Writes what a server needs.
+    fn write(&self, directory: &Path) {
+        let (certificate, key) = &self.server;
+        for (name, text) in [("ca.pem", &self.ca), ("server.pem", certificate), ("server.key", key)]
+        {
             std::fs::write(directory.join(name), text).unwrap();
         }
-        Self { client: sign("gateway"), ca }
     }
 }
