@@ -54,6 +54,28 @@ impl UnixTime {
     pub const fn seconds(self) -> u64 {
         self.0.as_secs()
     }
+
+    /// As RFC 3339 writes it, in UTC and whole seconds.
+    pub fn rfc3339(self) -> String {
+        let (days, second) = (self.seconds() / 86_400, self.seconds() % 86_400);
+        let (year, month, day) = date(days);
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+}
+
+/// Year, month and day of a day since the epoch: `civil_from_days` of Howard Hinnant's "chrono-Compatible Low-Level Date
+/// Algorithms", whose years begin in March, so that a leap day is a year's last.
+const fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = year_of_era + era * 400 + if month <= 2 { 1 } else { 0 };
+    (year, month, day)
 }
 
 /// Reads the monotonic clock.
@@ -68,4 +90,20 @@ pub fn monotonic() -> Monotonic {
 #[expect(clippy::disallowed_methods, reason = "this is the reader that everything else must use")]
 pub fn unix() -> UnixTime {
     UnixTime(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_written_as_rfc_3339_wants_it() {
+        let written = |seconds| UnixTime::from_epoch(Duration::from_secs(seconds)).rfc3339();
+        assert_eq!(written(0), "1970-01-01T00:00:00Z");
+        assert_eq!(written(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(written(951_868_799), "2000-02-29T23:59:59Z");
+        assert_eq!(written(1_795_574_895), "2026-11-25T02:48:15Z");
+        assert_eq!(written(4_102_444_800), "2100-01-01T00:00:00Z");
+        assert_eq!(written(4_107_542_400), "2100-03-01T00:00:00Z");
+    }
 }

@@ -1,10 +1,11 @@
 //! What an operator, an orchestrator and Prometheus ask: is it alive, is it ready, what has it counted.
 //!
 //! It has its own listener and its own thread, so that it answers while the gateway is drowning. This file listens;
-//! `pages` answers, [`readiness`] is what they are told. Which thread it is, is left to `app`.
+//! `pages` answers, [`readiness`] and [`status`] are what they are told. Which thread it is, is left to `app`.
 
 mod pages;
 pub mod readiness;
+pub mod status;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::readiness::{Readiness, StoreHealth};
+pub use self::status::Status;
 use crate::telemetry::Metrics;
 
 /// A head and its fields are small here: curl, kubelet and Prometheus send a few hundred bytes.
@@ -52,6 +54,8 @@ pub struct State {
     pub readiness: Arc<Readiness>,
     /// How the store is, asked at each request: it must neither block nor do I/O.
     pub store: Arc<dyn Fn() -> StoreHealth + Send + Sync>,
+    /// Everything for `/status`, likewise.
+    pub status: Arc<dyn Fn() -> Status + Send + Sync>,
 }
 
 /// Why the admin listener could not be bound.

@@ -1,4 +1,4 @@
-//! The pages: `/livez`, `/readyz`, `/metrics`.
+//! The pages: `/livez`, `/readyz`, `/status`, `/metrics`.
 
 use axum::Router;
 use axum::extract::State as Of;
@@ -14,12 +14,13 @@ use crate::telemetry::metrics::{self, Degraded};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
-const PAGES: &str = "no such page; there are:\n/livez    200 while the process runs\n/readyz   200 while webhooks are welcome, else 503\n/metrics  OpenMetrics\n";
+const PAGES: &str = "no such page; there are:\n/livez    200 while the process runs\n/readyz   200 while webhooks are welcome, else 503\n/status   JSON, for `oncehook status`\n/metrics  OpenMetrics\n";
 
 pub(super) fn router(state: State) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
+        .route("/status", get(status))
         .route("/metrics", get(metrics))
         .fallback(|| async { page(StatusCode::NOT_FOUND, TEXT, PAGES.to_owned()) })
         .with_state(state)
@@ -73,6 +74,14 @@ async fn readyz(Of(state): Of<State>) -> Response {
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     match serde_json::to_string(&Answer { ready, stage: stage.label(), reasons, store }) {
         Ok(body) => page(status, JSON, body + "\n"),
+        Err(error) => unwritable(&error),
+    }
+}
+
+/// 200 whatever it says: whether the gateway is ready is for `/readyz` to tell.
+async fn status(Of(state): Of<State>) -> Response {
+    match serde_json::to_string(&(state.status)()) {
+        Ok(body) => page(StatusCode::OK, JSON, body + "\n"),
         Err(error) => unwritable(&error),
     }
 }

@@ -1,10 +1,14 @@
 //! Composition root: Config -> rooms -> tasks -> drain.
 //!
 //! [`start`] builds every room from its section of the configuration ([`rooms`]), spawns what runs beside the requests,
-//! and returns a [`Running`], whose [`Running::stop`] ends all of it in order. What a room does is left to the room.
+//! and returns a [`Running`], which takes another configuration ([`Running::reload`]), and whose [`Running::stop`] ends
+//! all of it in order. What a room does is left to the room.
 
+mod announce;
+pub mod reload;
 mod rooms;
 mod service;
+mod status;
 mod watch;
 
 use std::net::SocketAddr;
@@ -13,6 +17,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,20 +26,20 @@ use crate::admin::{self, Admin, Readiness, StoreHealth};
 use crate::clock;
 use crate::config::{Config, Shutdown};
 use crate::dispatch::Dispatch;
-use crate::gateway::Gateway;
-use crate::listener::tls::{Tls, TlsError, Validity};
+use crate::listener::tls::{Tls, TlsError};
 use crate::listener::{self, Listener};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Metrics, log};
 use crate::upstream::BuildError;
 use crate::webhook::verify::KeyRingError;
 
-use service::Service;
+use service::{Lasting, Service};
+use status::Ledger;
+
+pub use reload::{ReloadError, Reloaded};
 
 /// How long what could not be recorded may still take at the end.
 const BACKLOG_GRACE: Duration = Duration::from_secs(2);
-/// From when on an expiry is worth a warning at the start.
-const CERTIFICATE_WARNING: Duration = Duration::from_hours(14 * 24);
 /// How long an admin request's head may take, and how many may ask at once.
 const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const ADMIN_CONNECTIONS_MAX: usize = 64;
@@ -66,6 +71,9 @@ pub enum StartError {
     /// The keys.
     #[error("cannot use the API keys")]
     Keys(#[from] KeyRingError),
+    /// Random numbers, which every claim needs.
+    #[error("the operating system gives no random numbers; hint: a container needs /dev/urandom")]
+    Random(#[source] getrandom::Error),
     /// A file that the configuration names.
     #[error("cannot read {}", file.display())]
     Unreadable {
@@ -86,9 +94,17 @@ pub enum StartError {
 pub struct Running {
     address: SocketAddr,
     admin_address: SocketAddr,
-    shutdown: Shutdown,
-    metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
+    /// The configuration of the start: what only a restart changes is as it says.
+    started: Config,
+    /// The last one that was accepted.
+    current: Config,
+    /// What the listener shows, as far as it speaks TLS.
+    tls: Option<Tls>,
+    service: Arc<ArcSwap<Service>>,
+    control: listener::Control,
+    lasting: Lasting,
+    ledger: Arc<Ledger>,
     /// Ends accepting, and what waits for a next request.
     stop: CancellationToken,
     /// Drops what is still open.
@@ -97,8 +113,6 @@ pub struct Running {
     end: CancellationToken,
     /// The listener.
     serving: TaskTracker,
-    /// Exchanges, detached from their senders.
-    exchanges: TaskTracker,
     /// What runs beside the requests.
     beside: TaskTracker,
     admin: JoinHandle<()>,
@@ -112,66 +126,64 @@ pub fn init_log(config: &Config) -> Result<(), StartError> {
 /// Starts a gateway within the current runtime. A store that cannot be reached does not keep it from starting, one that
 /// is set up wrong does.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    // Asked before the first event comes: the first answer may take a while, and without one nothing can be claimed.
+    getrandom::u64().map_err(StartError::Random)?;
     let metrics = Metrics::new();
     let (stop, kill, end) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let (serving, exchanges, beside) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
-    // Driven connections end by themselves; nobody waits for those that idle.
-    let connections = TaskTracker::new();
 
     let tls = rooms::listener_tls(&config.tls)?;
     let stores = rooms::stores(&config.store)?;
     check(&stores.shared).await?;
     let dispatch = Arc::new(Dispatch::new(rooms::dispatch(&config), stores, Arc::clone(&metrics)));
-    let routes = rooms::routes(&config, &metrics, &connections)?;
-    let (relay, relayed_routes) = rooms::relays(&config, &connections, &stop)?;
-    let gateway = config.enabled.then(|| {
-        let dispatch = Arc::clone(&dispatch);
-        Gateway::new(
-            routes,
-            rooms::gateway(&config),
-            dispatch,
-            Arc::clone(&metrics),
-            exchanges.clone(),
-        )
-    });
-    let trusted_proxies = config.listen.trusted_proxies.clone();
-    let service = Arc::new(Service {
-        gateway,
-        relayed_routes,
-        relay,
-        trusted_proxies,
+    let lasting = Lasting {
+        dispatch: Arc::clone(&dispatch),
         metrics: Arc::clone(&metrics),
-    });
+        exchanges,
+        // Driven connections end by themselves; nobody waits for those that idle.
+        connections: TaskTracker::new(),
+        stop: stop.clone(),
+    };
+    let service = Arc::new(ArcSwap::from_pointee(Service::new(&config, &lasting, None)?));
 
     let listener = Listener::bind(rooms::listener(&config, tls.as_ref()), Arc::clone(&metrics))?;
-    let address = listener.local_address();
+    let (address, control) = (listener.local_address(), listener.control());
     let readiness = Arc::new(Readiness::new());
-    let admin = bind_admin(&config, &metrics, &readiness, &dispatch)?;
+    let ledger =
+        Arc::new(Ledger::new(Arc::clone(&readiness), Arc::clone(&dispatch), Arc::clone(&metrics)));
+    let admin = bind_admin(&config, &metrics, &ledger)?;
     let admin_address = admin.local_address();
 
     watch_beside(&beside, &dispatch, &metrics, &end);
     let admin = spawn_admin(admin, end.clone())?;
-    let (stopped, killed) = (stop.clone(), kill.clone());
+    let (serve, stopped, killed) = (Arc::clone(&service), stop.clone(), kill.clone());
     serving.spawn(listener.serve(
-        move |request, peer| Arc::clone(&service).answer(request, peer),
+        move |request, peer| serve.load_full().answer(request, peer),
         stopped,
         killed,
     ));
     readiness.set(Stage::Ready);
-    announce(&config, tls.as_ref(), &metrics, address, admin_address);
-    let shutdown = config.shutdown;
+    metrics.configured(clock::unix());
+    ledger.configured(&config, tls.as_ref());
+    announce::certificates(tls.as_ref(), &metrics);
+    announce::configuration(&config);
+    tracing::info!(%address, admin = %admin_address, tls = tls.is_some(), "listening");
     Ok(Running {
         address,
         admin_address,
-        shutdown,
-        metrics,
         readiness,
+        started: config.clone(),
+        current: config,
+        tls,
+        service,
+        control,
+        lasting,
+        ledger,
         stop,
         kill,
         end,
         serving,
-        exchanges,
         beside,
         admin,
     })
@@ -190,27 +202,29 @@ impl Running {
 
     /// What has been counted, as OpenMetrics text.
     pub fn metrics(&self) -> String {
-        self.metrics.encode().unwrap_or_default()
+        self.lasting.metrics.encode().unwrap_or_default()
     }
 
     /// Ends it in order: not ready, `drain_delay` for balancers to notice, no new connections, what is in flight
     /// finished and its claims settled within `grace`. Dropping the future ends at once what is still running when the
     /// runtime does.
     pub async fn stop(self) {
+        let Shutdown { drain_delay, grace } = self.current.shutdown;
+        let exchanges = &self.lasting.exchanges;
         self.readiness.set(Stage::Draining);
-        tracing::info!(drain_delay_ms = millis(self.shutdown.drain_delay), "draining");
-        tokio::time::sleep(self.shutdown.drain_delay).await;
+        tracing::info!(drain_delay_ms = millis(drain_delay), "draining");
+        tokio::time::sleep(drain_delay).await;
         self.stop.cancel();
         self.serving.close();
-        self.exchanges.close();
+        exchanges.close();
         let finished = async {
             self.serving.wait().await;
-            self.exchanges.wait().await;
+            exchanges.wait().await;
         };
-        if tokio::time::timeout(self.shutdown.grace, finished).await.is_err() {
+        if tokio::time::timeout(grace, finished).await.is_err() {
             tracing::warn!(
-                grace_ms = millis(self.shutdown.grace),
-                exchanges = self.exchanges.len(),
+                grace_ms = millis(grace),
+                exchanges = exchanges.len(),
                 "not all that was in flight has finished; its leases will lapse"
             );
             self.kill.cancel();
@@ -251,19 +265,19 @@ async fn check(store: &Store) -> Result<(), StartError> {
 fn bind_admin(
     config: &Config,
     metrics: &Arc<Metrics>,
-    readiness: &Arc<Readiness>,
-    dispatch: &Arc<Dispatch>,
+    ledger: &Arc<Ledger>,
 ) -> Result<Admin, StartError> {
     let options = admin::Options {
         address: config.admin.address,
         head_timeout: ADMIN_HEAD_TIMEOUT,
         connections_max: ADMIN_CONNECTIONS_MAX,
     };
-    let dispatch = Arc::clone(dispatch);
+    let (of_store, of_all) = (Arc::clone(ledger), Arc::clone(ledger));
     let state = admin::State {
         metrics: Arc::clone(metrics),
-        readiness: Arc::clone(readiness),
-        store: Arc::new(move || health(&dispatch)),
+        readiness: Arc::clone(ledger.readiness()),
+        store: Arc::new(move || health(of_store.dispatch())),
+        status: Arc::new(move || of_all.status()),
     };
     Ok(Admin::bind(options, state)?)
 }
@@ -316,60 +330,6 @@ fn watch_beside(
             () = stopping.cancelled() => {}
         }
     });
-}
-
-/// Says that it runs, and what an operator should know besides.
-fn announce(
-    config: &Config,
-    tls: Option<&Tls>,
-    metrics: &Metrics,
-    address: SocketAddr,
-    admin_address: SocketAddr,
-) {
-    for leaf in tls.iter().flat_map(|tls| &tls.leaves) {
-        metrics.certificate(&leaf.name, clock::UnixTime::from_epoch(leaf.not_after));
-        let certificate = leaf.name.as_str();
-        match leaf.validity(clock::unix().since_epoch()) {
-            Validity::Valid(left) if left > CERTIFICATE_WARNING => {}
-            Validity::Valid(left) => {
-                tracing::warn!(
-                    certificate,
-                    days_left = days(left),
-                    "this certificate expires soon"
-                );
-            }
-            Validity::Expired(since) => {
-                tracing::error!(
-                    certificate,
-                    days_since = days(since),
-                    "this certificate has expired: LiveKit refuses it"
-                );
-            }
-            Validity::NotYet(early) => {
-                tracing::error!(
-                    certificate,
-                    seconds_early = early.as_secs(),
-                    "this certificate is not valid yet"
-                );
-            }
-        }
-    }
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
-    if !config.enabled {
-        tracing::warn!(
-            "verification and deduplication are OFF: every request is relayed as it comes"
-        );
-    }
-    for route in &config.routes {
-        tracing::info!(path = route.path.as_str(), backend = %route.upstream.backend.uri(), "route");
-    }
-    tracing::info!(%address, admin = %admin_address, tls = tls.is_some(), "listening");
-}
-
-const fn days(duration: Duration) -> u64 {
-    duration.as_secs() / 86_400
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -7,28 +7,71 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use ipnet::IpNet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::config::Config;
+use crate::dispatch::Dispatch;
 use crate::gateway::{self, Gateway};
 use crate::listener;
 use crate::relay::{Body, Relay};
 use crate::telemetry::Metrics;
 use crate::upstream::Peer;
 
-/// What the listener calls for each request.
+use super::{StartError, rooms};
+
+/// What lasts while services come and go.
+pub(super) struct Lasting {
+    pub(super) dispatch: Arc<Dispatch>,
+    pub(super) metrics: Arc<Metrics>,
+    /// Exchanges, detached from their senders.
+    pub(super) exchanges: TaskTracker,
+    /// Connections to backends.
+    pub(super) connections: TaskTracker,
+    /// Ends what waits for a next request.
+    pub(super) stop: CancellationToken,
+}
+
+/// What the listener calls for each request: made from one configuration, and gone with its last request once another
+/// has taken its place.
 pub(super) struct Service {
     /// Serves the webhook paths; `None` when webhooks are relayed like everything else.
-    pub(super) gateway: Option<Gateway>,
+    gateway: Option<Gateway>,
     /// Where webhook paths are relayed while there is no gateway.
-    pub(super) relayed_routes: HashMap<String, Relay>,
+    relayed_routes: HashMap<String, Relay>,
     /// Serves all other paths; without it they are not found.
-    pub(super) relay: Option<Relay>,
+    relay: Option<Relay>,
     /// Whose forwarding headers are believed.
-    pub(super) trusted_proxies: Vec<IpNet>,
+    trusted_proxies: Vec<IpNet>,
     /// Counts what is relayed.
-    pub(super) metrics: Arc<Metrics>,
+    metrics: Arc<Metrics>,
 }
 
 impl Service {
+    /// The service that `config` describes. What it shares with `before`, its predecessor, is no more than what bounds
+    /// both together; connections to backends are new.
+    pub(super) fn new(
+        config: &Config,
+        lasting: &Lasting,
+        before: Option<&Self>,
+    ) -> Result<Self, StartError> {
+        let Lasting { dispatch, metrics, exchanges, connections, stop } = lasting;
+        let (relay, relayed_routes) = rooms::relays(config, connections, stop)?;
+        let (routes, options) =
+            (rooms::routes(config, metrics, connections)?, rooms::gateway(config));
+        let gateway = match before.and_then(|before| before.gateway.as_ref()) {
+            _ if !config.enabled => None,
+            Some(gateway) => Some(gateway.renewed(routes, options)),
+            None => {
+                let (dispatch, metrics) = (Arc::clone(dispatch), Arc::clone(metrics));
+                Some(Gateway::new(routes, options, dispatch, metrics, exchanges.clone()))
+            }
+        };
+        let trusted_proxies = config.listen.trusted_proxies.clone();
+        let metrics = Arc::clone(metrics);
+        Ok(Self { gateway, relayed_routes, relay, trusted_proxies, metrics })
+    }
+
     /// Answers one request.
     pub(super) async fn answer(
         self: Arc<Self>,

@@ -10,12 +10,14 @@ pub mod credentials;
 pub mod demo;
 pub mod exit;
 mod explain;
+mod files;
 pub mod healthcheck;
 pub mod listen;
 pub mod options;
 pub mod run;
 pub mod sender;
 pub mod sign;
+pub mod status;
 pub mod trigger;
 pub mod verify;
 pub mod version;
@@ -63,6 +65,7 @@ enum Command {
     Listen(listen::Args),
     Sign(sign::Args),
     Verify(verify::Args),
+    Status(status::Args),
     Healthcheck(healthcheck::Args),
     Completions(completions::Args),
     Version(version::Args),
@@ -109,6 +112,7 @@ fn dispatch(command: Command, stdio: &mut Stdio<'_>) -> Ending {
                 verify::Outcome::Refused => Ok(Exit::Data),
             }
         }
+        Command::Status(args) => status::run(&args, stdio),
         Command::Healthcheck(args) => healthcheck::run(&args, stdio),
         Command::Completions(args) => completions::run(&args, stdio),
         Command::Version(args) => version::run(&args, stdio),

@@ -12,15 +12,20 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::app::{self, Running, StartError};
 use crate::cli::Stdio;
 use crate::cli::exit::{Ending, Exit, Failure};
+use crate::cli::files::Files;
 use crate::cli::options::{DEV_API_KEY, DEV_API_SECRET};
 use crate::config::{
-    self, Config, LoadError, LogFormat, Overrides, Relay, Sources, StoreKind, Tls,
+    self, Config, InputFile, LoadError, LogFormat, Overrides, Relay, Sources, StoreKind, Tls,
 };
 
 const AFTER_HELP: &str = "\
 Flags win over the environment (ONCEHOOK_SECTION__KEY), the environment over the
 file. SIGTERM or Ctrl-C ends gracefully: not ready, drain, finish what is in
 flight, settle; a second one ends at once.
+
+SIGHUP, or another content of a file that the configuration is made from, makes
+it read again: keys, routes, certificates, limits. All of it holds then, or
+nothing of it; what needs a restart is told. `oncehook status` shows the result.
 
 Examples:
   oncehook run --dev --backend http://127.0.0.1:8080/webhook
@@ -51,34 +56,78 @@ pub struct Args {
 
 /// Runs the gateway until a signal ends it.
 pub fn run(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
-    let config = config::load(&args.sources()).map_err(misconfigured)?;
+    let (config, inputs) = config::load_watched(&args.sources());
+    let config = config.map_err(misconfigured)?;
     for warning in &config.warnings {
         writeln!(stdio.talk, "{warning}")?;
     }
-    super::block_on_all_cores(serve(config, args, stdio))
+    super::block_on_all_cores(serve((config, inputs), args, stdio))
 }
 
-async fn serve(config: Config, args: &Args, stdio: &mut Stdio<'_>) -> Ending {
+async fn serve(
+    (config, inputs): (Config, Vec<InputFile>),
+    args: &Args,
+    stdio: &mut Stdio<'_>,
+) -> Ending {
     // Before the start, so that a signal that comes during it is not lost.
     let mut signals = Signals::new()?;
     app::init_log(&config).map_err(not_started)?;
-    let running = app::start(config.clone()).await.map_err(not_started)?;
+    let mut running = app::start(config.clone()).await.map_err(not_started)?;
     // A log for programs has the same in one line of its own.
     if config.log.format == LogFormat::Text {
         summarize(&config, &running, args, stdio)?;
     }
-    let name = signals.next().await;
+    let name = reloading(&mut running, Files::new(inputs), args, &mut signals).await?;
     tracing::info!(signal = name, "ending; a second signal ends at once");
     tokio::select! {
         () = running.stop() => Ok(Exit::Success),
-        name = signals.next() => {
+        name = signals.end() => {
             tracing::warn!(signal = name, "ended at once; claims in flight lapse with their leases");
             Ok(Exit::No)
         }
     }
 }
 
+/// Reloads whenever there is a reason to, until a signal ends the gateway: its name.
+async fn reloading(
+    running: &mut Running,
+    mut files: Files,
+    args: &Args,
+    signals: &mut Signals,
+) -> Result<&'static str, Failure> {
+    loop {
+        let reason = tokio::select! {
+            come = signals.next() => match come {
+                Come::End(name) => return Ok(name),
+                Come::Hangup if args.is_trial() => return Ok("HUP"),
+                Come::Hangup => "HUP",
+            },
+            () = files.changed() => "files",
+        };
+        tracing::debug!(reason, "reading the configuration again");
+        let sources = args.sources();
+        // Apart, so that a file system that hangs keeps nobody from ending the gateway.
+        let reading = tokio::task::spawn_blocking(move || config::load_watched(&sources));
+        let (loaded, inputs) = tokio::select! {
+            name = signals.end() => return Ok(name),
+            read = reading => read.map_err(|error| Failure::new(Exit::Software, error))?,
+        };
+        match loaded {
+            // What came of it is told by the gateway.
+            Ok(config) => drop(running.reload(config)),
+            Err(error) => running.reload_failed(&error),
+        }
+        files.set(inputs);
+    }
+}
+
 impl Args {
+    /// Whether it runs in a terminal for a while, without a file to read again: there, HUP says that the terminal is
+    /// closed.
+    const fn is_trial(&self) -> bool {
+        self.dev && self.config.is_none()
+    }
+
     fn sources(&self) -> Sources {
         let (listen, backend, store) =
             (self.listen.clone(), self.backend.clone(), self.store.clone());
@@ -90,10 +139,18 @@ impl Args {
     }
 }
 
-/// The signals that end the gateway.
+/// The signals that end the gateway, and the one that makes it read its configuration again.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+enum Come {
+    /// The end; the signal's name.
+    End(&'static str),
+    Hangup,
 }
 
 impl Signals {
@@ -101,10 +158,20 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> Come {
+        tokio::select! {
+            _ = self.terminate.recv() => Come::End("TERM"),
+            _ = self.interrupt.recv() => Come::End("INT"),
+            _ = self.hangup.recv() => Come::Hangup,
+        }
+    }
+
+    /// The next one that ends.
+    async fn end(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "TERM",
             _ = self.interrupt.recv() => "INT",
@@ -170,7 +237,7 @@ fn summarize(
     let keys: usize = config.tenants.iter().map(|tenant| tenant.keys.len()).sum();
     writeln!(talk, "  keys      {keys} of {} tenant(s)", config.tenants.len())?;
     let admin = base("http", running.admin_address());
-    writeln!(talk, "  admin     {admin}/livez /readyz /metrics")?;
+    writeln!(talk, "  admin     {admin}/livez /readyz /status /metrics")?;
     if config.dedup.shadow {
         writeln!(talk, "  SHADOW MODE: everything is forwarded; duplicates are only counted")?;
     }

@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use secrecy::SecretString;
+use sha2::{Digest as _, Sha256};
 use toml::Spanned;
 use toml::de::DeTable;
 
 use super::problem::{Document, Fault, Place, Problem, Problems, Reveal};
-use super::reader::{Files, Layers, Origin, Reader, Sensitivity};
+use super::reader::{Files, Finished, Layers, Origin, Reader, Sensitivity};
 use super::{Config, checks, problem, raw};
 
 /// What the variables that concern the configuration begin with.
@@ -77,8 +78,54 @@ pub enum LoadError {
     Invalid(Problems),
 }
 
+/// A file that a configuration is made from, as it was when it was read.
+#[derive(Clone, PartialEq, Eq)]
+pub struct InputFile {
+    /// The key that names it; empty for the configuration file.
+    pub(super) key: String,
+    pub(super) path: PathBuf,
+    /// `None` if it cannot be read. There is no `Debug`: the file may be a short secret.
+    pub(super) digest: Option<[u8; 32]>,
+}
+
+impl InputFile {
+    pub(super) fn look(key: &str, path: &Path) -> Self {
+        // A pipe could be read only once, and by nobody else then.
+        let regular = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+        let digest = if regular { digest(path).ok() } else { None };
+        Self { key: key.to_owned(), path: path.to_owned(), digest }
+    }
+
+    /// Where it is, as it is named: perhaps behind symbolic links.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it holds something else now, whatever its links and times say.
+    pub fn has_changed(&self) -> bool {
+        Self::look(&self.key, &self.path) != *self
+    }
+}
+
+fn digest(path: &Path) -> io::Result<[u8; 32]> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(Sha256::digest(&bytes).into())
+}
+
 /// Reads and checks everything.
 pub fn load(sources: &Sources) -> Result<Config, LoadError> {
+    load_watched(sources).0
+}
+
+/// The same, and the files that say what the result is: it changes only if one of them does.
+pub fn load_watched(sources: &Sources) -> (Result<Config, LoadError>, Vec<InputFile>) {
+    let mut inputs: Vec<_> = sources.file.iter().map(|file| InputFile::look("", file)).collect();
+    let result = read_all(sources, &mut inputs);
+    (result, inputs)
+}
+
+fn read_all(sources: &Sources, inputs: &mut Vec<InputFile>) -> Result<Config, LoadError> {
     let document = sources.file.as_deref().map(document).transpose()?;
     let text = document.as_ref().map(|document| Arc::clone(&document.text)).unwrap_or_default();
     let tree = parse(document.as_ref(), &text).map_err(LoadError::Invalid)?;
@@ -91,12 +138,14 @@ pub fn load(sources: &Sources) -> Result<Config, LoadError> {
     if let Some(file) = &sources.file {
         inline_secrets(&mut reader, file);
     }
-    let (problems, settings, _) = reader.finish();
+    let Finished { problems, settings, inputs: named, secrets, .. } = reader.finish();
+    inputs.extend(named);
     let (errors, warnings) = problems.into_iter().partition::<Vec<_>, _>(Problem::is_error);
-    match Problems::new(errors) {
-        Some(errors) => Err(LoadError::Invalid(errors)),
-        None => Ok(Config { settings, warnings: problem::ordered(warnings), ..config }),
+    if let Some(errors) = Problems::new(errors) {
+        return Err(LoadError::Invalid(errors));
     }
+    let (warnings, inputs) = (problem::ordered(warnings), inputs.clone());
+    Ok(Config { warnings, settings, inputs, secrets, ..config })
 }
 
 /// Checks a part of a configuration file, such as an example in a page: keys, types and values, but not whether it is
@@ -107,8 +156,7 @@ pub fn check_fragment(name: &str, text: &str) -> Result<(), Problems> {
     let mut reader =
         Reader::new(Layers::default(), Files::Skip, Some(document), Some(tree.get_ref()));
     drop(reader.read(raw::config));
-    let (problems, ..) = reader.finish();
-    Problems::new(problems).map_or(Ok(()), Err)
+    Problems::new(reader.finish().problems).map_or(Ok(()), Err)
 }
 
 /// This process's environment, as far as it concerns the configuration. A value that is no UTF-8 is read as it can be,

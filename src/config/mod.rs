@@ -6,6 +6,7 @@
 //! that room; `app` translates one into the other.
 
 pub mod backend;
+mod changes;
 mod checks;
 mod host_port;
 mod livekit;
@@ -32,8 +33,11 @@ use crate::webhook::key::Identity;
 use crate::webhook::keys::Tenant as TenantName;
 
 pub use backend::{Backend, HostPolicy, RoutePath};
+pub use changes::Change;
 pub use host_port::HostPort;
-pub use load::{LoadError, Overrides, Sources, check_fragment, environment, load};
+pub use load::{
+    InputFile, LoadError, Overrides, Sources, check_fragment, environment, load, load_watched,
+};
 pub use problem::{Problem, Problems};
 pub use show::{Key, schema, show};
 pub use store::{Redis, RedisServers, Sentinel, Store, StoreKind, WaitReplicas};
@@ -72,6 +76,10 @@ pub struct Config {
     pub warnings: Vec<Problem>,
     /// Every setting in force and where it came from, for [`show`]. Secrets are not in it.
     settings: Vec<reader::Setting>,
+    /// The files that it was made from, for [`Config::changes`].
+    inputs: Vec<InputFile>,
+    /// Marks of the secrets that stand in the configuration file, for the same.
+    secrets: changes::Secrets,
 }
 
 /// Where senders connect.

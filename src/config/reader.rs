@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+use super::changes::Secrets;
+use super::load::{self, InputFile};
 use super::problem::{Document, Fault, Place, Problem, Reveal};
 use super::section::{Entry, Section};
 use super::show::Key;
@@ -22,6 +24,8 @@ pub(super) struct Reader<'a> {
     settings: Vec<Setting>,
     schema: Vec<Key>,
     variables: BTreeSet<String>,
+    inputs: Vec<InputFile>,
+    secrets: Secrets,
     doubtful: Vec<String>,
     root: Option<&'a DeTable<'a>>,
 }
@@ -69,6 +73,15 @@ pub(super) enum Origin {
 pub(super) struct Span {
     start: usize,
     end: usize,
+}
+
+/// All that was found.
+pub(super) struct Finished {
+    pub(super) problems: Vec<Problem>,
+    pub(super) settings: Vec<Setting>,
+    pub(super) schema: Vec<Key>,
+    pub(super) inputs: Vec<InputFile>,
+    pub(super) secrets: Secrets,
 }
 
 /// One setting in force.
@@ -129,6 +142,8 @@ impl<'a> Reader<'a> {
             settings: Vec::new(),
             schema: Vec::new(),
             variables: BTreeSet::new(),
+            inputs: Vec::new(),
+            secrets: Secrets::default(),
             doubtful: Vec::new(),
             root,
         }
@@ -181,13 +196,16 @@ impl<'a> Reader<'a> {
         self.settings.iter()
     }
 
-    /// Takes note of what a look at a file came to; `None` if it cannot be used.
+    /// Looks at a file that `key` names, and takes note of what that came to; `None` if it cannot be used.
     pub(super) fn judged(
         &mut self,
+        key: &str,
         place: &Place,
-        look: Result<Option<Fault>, Fault>,
+        (path, sensitivity): (&Path, Sensitivity),
     ) -> Option<()> {
-        match look {
+        // Before it is read for its sake: what changes in between is found out later.
+        self.inputs.push(InputFile::look(key, path));
+        match load::inspect(path, sensitivity) {
             Ok(None) => Some(()),
             Ok(Some(warning)) => {
                 self.warning(place.clone(), warning);
@@ -285,7 +303,13 @@ impl<'a> Reader<'a> {
         self.problems.extend(problems);
     }
 
-    pub(super) fn finish(self) -> (Vec<Problem>, Vec<Setting>, Vec<Key>) {
-        (self.problems, self.settings, self.schema)
+    /// Takes note that the secret `text` stands at `path`.
+    pub(super) fn secret(&mut self, path: String, text: &str) {
+        self.secrets.note(path, text);
+    }
+
+    pub(super) fn finish(self) -> Finished {
+        let Self { problems, settings, schema, inputs, secrets, .. } = self;
+        Finished { problems, settings, schema, inputs, secrets }
     }
 }

@@ -19,7 +19,7 @@ pub struct Key {
 pub fn schema() -> Vec<Key> {
     let mut reader = Reader::new(Layers::default(), Files::Skip, None, None);
     drop(reader.read(raw::config));
-    let (_, _, mut keys) = reader.finish();
+    let mut keys = reader.finish().schema;
     keys.sort();
     keys.dedup();
     keys

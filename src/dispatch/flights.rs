@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -25,7 +26,7 @@ type Shard = HashMap<Key, Word>;
 pub(super) struct Flights {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
-    followers_max: usize,
+    followers_max: AtomicUsize,
 }
 
 /// What a copy is, in relation to the others of its key.
@@ -52,14 +53,21 @@ impl Flights {
     /// No keys yet; at most `followers_max` copies wait for each.
     pub(super) fn new(followers_max: usize) -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let followers_max = AtomicUsize::new(followers_max);
         Arc::new(Self { shards, hasher: RandomState::new(), followers_max })
+    }
+
+    /// Another limit for the copies that come from now on.
+    pub(super) fn set_followers_max(&self, followers_max: usize) {
+        self.followers_max.store(followers_max, Ordering::Relaxed);
     }
 
     /// Joins the copies of `key`.
     pub(super) fn board(self: &Arc<Self>, key: Key) -> Boarded {
+        let followers_max = self.followers_max.load(Ordering::Relaxed);
         let Some(mut shard) = self.shard(key) else { return Boarded::Full };
         match shard.entry(key) {
-            Entry::Occupied(flight) if flight.get().receiver_count() >= self.followers_max => {
+            Entry::Occupied(flight) if flight.get().receiver_count() >= followers_max => {
                 Boarded::Full
             }
             Entry::Occupied(flight) => Boarded::Follow(Follow(flight.get().subscribe())),

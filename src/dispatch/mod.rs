@@ -12,6 +12,7 @@ pub mod window;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::request::Parts;
 use tokio_util::sync::CancellationToken;
 
@@ -109,7 +110,7 @@ impl Concluded {
 
 /// The state that exchanges share.
 pub struct Dispatch {
-    options: Options,
+    options: ArcSwap<Options>,
     stores: Stores,
     flights: Arc<Flights>,
     backlog: Backlog,
@@ -120,8 +121,18 @@ impl Dispatch {
     /// Nothing under way. [`Dispatch::finish`] must run beside it.
     pub fn new(options: Options, stores: Stores, metrics: Arc<Metrics>) -> Self {
         let flights = Flights::new(options.followers_max);
-        let backlog = Backlog::default();
+        let (options, backlog) = (ArcSwap::from_pointee(options), Backlog::default());
         Self { options, stores, flights, backlog, metrics }
+    }
+
+    /// From now on `options` hold; exchanges under way end on the terms on which they began.
+    pub fn set_options(&self, options: Options) {
+        self.flights.set_followers_max(options.followers_max);
+        self.options.store(Arc::new(options));
+    }
+
+    fn options(&self) -> Options {
+        **self.options.load()
     }
 
     /// The stores, for those who report on them.
@@ -152,7 +163,10 @@ impl Dispatch {
             Boarded::Lead(lead) => self.lead(copy, lead).await,
             Boarded::Follow(follow) => {
                 let led = follow.concluded().await;
-                led.map_or(self.try_again(), |led| Concluded { collapsed: true, attempt: 0, ..led })
+                led.map_or_else(
+                    || self.try_again(),
+                    |led| Concluded { collapsed: true, attempt: 0, ..led },
+                )
             }
             Boarded::Full => self.try_again(),
         }
@@ -187,18 +201,19 @@ impl Dispatch {
     }
 
     /// To a copy whose leader ended without a word, or that finds no place beside it.
-    const fn try_again(&self) -> Concluded {
-        Concluded::of(Conclusion::Busy { retry_after: self.options.guard })
+    fn try_again(&self) -> Concluded {
+        Concluded::of(Conclusion::Busy { retry_after: self.options().guard })
     }
 
-    const fn terms(&self, copy: &Copy) -> Terms {
+    fn terms(&self, copy: &Copy) -> Terms {
+        let options = self.options();
         Terms {
-            lease: self.options.lease,
-            guard: self.options.guard,
-            join_wait: self.options.join_wait,
+            lease: options.lease,
+            guard: options.guard,
+            join_wait: options.join_wait,
             window: copy.window,
-            on_ambiguous: self.options.on_ambiguous,
-            on_store_error: self.options.on_store_error,
+            on_ambiguous: options.on_ambiguous,
+            on_store_error: options.on_store_error,
         }
     }
 }

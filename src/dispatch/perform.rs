@@ -134,10 +134,10 @@ impl Dispatch {
 
     /// How long an operation is worth recording: a fact as long as its record would live, a release as long as the lease
     /// that it would end.
-    const fn matters_for(&self, operation: &Operation) -> Duration {
+    fn matters_for(&self, operation: &Operation) -> Duration {
         match *operation {
             Operation::Settle { window, .. } => window,
-            Operation::Claim { .. } | Operation::Release { .. } => self.options.lease,
+            Operation::Claim { .. } | Operation::Release { .. } => self.options().lease,
         }
     }
 

@@ -29,7 +29,7 @@ impl Dispatch {
 
     /// The attempt, if this copy would have been forwarded.
     async fn claim_in_shadow(&self, copy: &Copy, owner: Owner) -> Option<Attempt> {
-        let claim = Operation::Claim { lease: self.options.lease, window: copy.window };
+        let claim = Operation::Claim { lease: self.options().lease, window: copy.window };
         let Input::Replied(reply) = self.ask(Place::Shared, copy.key, owner, claim).await else {
             return None;
         };

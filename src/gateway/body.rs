@@ -15,7 +15,10 @@ const UNIT_BYTES: usize = 1024;
 
 /// The memory that bodies may take, all together.
 #[derive(Clone, Debug)]
-pub(super) struct Shelf(Arc<Semaphore>);
+pub(super) struct Shelf {
+    bytes_max: usize,
+    places: Arc<Semaphore>,
+}
 
 /// A body, and its place in memory; the place is free again when this goes.
 #[derive(Debug)]
@@ -29,7 +32,13 @@ pub(super) struct Shelved {
 impl Shelf {
     /// Room for `bytes_max`.
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self(Arc::new(Semaphore::new((bytes_max / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS))))
+        let units = (bytes_max / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
+        Self { bytes_max, places: Arc::new(Semaphore::new(units)) }
+    }
+
+    /// The same one if it has room for `bytes_max`; else another, beside which this one empties.
+    pub(super) fn resized(&self, bytes_max: usize) -> Self {
+        if self.bytes_max == bytes_max { self.clone() } else { Self::new(bytes_max) }
     }
 
     fn reserve(
@@ -38,8 +47,9 @@ impl Shelf {
         bytes: usize,
     ) -> Result<(), Rejection> {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).map_err(|_| Rejection::Crowded)?;
-        let more =
-            Arc::clone(&self.0).try_acquire_many_owned(units).map_err(|_| Rejection::Crowded)?;
+        let more = Arc::clone(&self.places)
+            .try_acquire_many_owned(units)
+            .map_err(|_| Rejection::Crowded)?;
         match place {
             Some(place) => place.merge(more),
             None => *place = Some(more),

@@ -88,6 +88,20 @@ impl Gateway {
         }
     }
 
+    /// The same service with other routes and options. What is under way ends at this one, and both share the memory for
+    /// bodies, unless there shall be more or less of it.
+    #[must_use]
+    pub fn renewed(&self, routes: HashMap<String, Route>, options: Options) -> Self {
+        Self {
+            routes,
+            options,
+            shelf: self.shelf.resized(options.bodies_bytes_max),
+            dispatch: Arc::clone(&self.dispatch),
+            metrics: Arc::clone(&self.metrics),
+            exchanges: self.exchanges.clone(),
+        }
+    }
+
     /// Whether `path` is a webhook path.
     pub fn serves(&self, path: &str) -> bool {
         self.routes.contains_key(path)

@@ -37,7 +37,8 @@ const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
 /// How much of an answer an HTTP/2 stream may hold that its peer has not taken yet.
 const HTTP2_SEND_BUFFER_BYTES: usize = 64 * 1024;
 
-/// What all connections of a listener share.
+/// What the connections of a listener share, as long as its options are these.
+#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) metrics: Arc<Metrics>,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::telemetry::labels::ConnectionRejection;
@@ -9,8 +10,8 @@ use crate::telemetry::labels::ConnectionRejection;
 /// Counts connections, and knows how many there may be.
 #[derive(Debug)]
 pub(super) struct Places {
-    total_max: usize,
-    per_source_max: usize,
+    total_max: AtomicUsize,
+    per_source_max: AtomicUsize,
     taken: Mutex<Taken>,
 }
 
@@ -23,18 +24,25 @@ struct Taken {
 
 impl Places {
     pub(super) fn new(total_max: usize, per_source_max: usize) -> Arc<Self> {
+        let (total_max, per_source_max) = (total_max.into(), per_source_max.into());
         Arc::new(Self { total_max, per_source_max, taken: Mutex::default() })
+    }
+
+    /// Other limits for the connections that come from now on; those that are open stay.
+    pub(super) fn set_limits(&self, total_max: usize, per_source_max: usize) {
+        self.total_max.store(total_max, Ordering::Relaxed);
+        self.per_source_max.store(per_source_max, Ordering::Relaxed);
     }
 
     /// A place for a connection from `address`, given back when it is dropped.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Place, ConnectionRejection> {
         let source = source(address);
         let mut taken = self.lock();
-        if taken.total >= self.total_max {
+        if taken.total >= self.total_max.load(Ordering::Relaxed) {
             return Err(ConnectionRejection::Total);
         }
         let of_source = taken.by_source.get(&source).copied().unwrap_or(0);
-        if of_source >= self.per_source_max {
+        if of_source >= self.per_source_max.load(Ordering::Relaxed) {
             return Err(ConnectionRejection::Source);
         }
         taken.total = taken.total.saturating_add(1);
@@ -101,6 +109,18 @@ mod tests {
         assert_eq!(places.take(address("192.0.2.3")).unwrap_err(), ConnectionRejection::Total);
         drop(first);
         let _again = places.take(address("192.0.2.1")).unwrap();
+    }
+
+    #[test]
+    fn a_lower_limit_closes_nothing_and_admits_nobody_until_there_is_a_place() {
+        let places = Places::new(2, 2);
+        let first = places.take(address("192.0.2.1")).unwrap();
+        let second = places.take(address("192.0.2.2")).unwrap();
+        places.set_limits(1, 1);
+        drop(first);
+        assert_eq!(places.take(address("192.0.2.3")).unwrap_err(), ConnectionRejection::Total);
+        drop(second);
+        let _third = places.take(address("192.0.2.3")).unwrap();
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
@@ -122,8 +123,25 @@ pub struct BindError {
 pub struct Listener {
     socket: TcpListener,
     local_address: SocketAddr,
-    options: Options,
-    metrics: Arc<Metrics>,
+    control: Control,
+}
+
+/// Changes what a listener is held to while it serves.
+#[derive(Clone, Debug)]
+pub struct Control {
+    shared: Arc<ArcSwap<Shared>>,
+    places: Arc<Places>,
+}
+
+impl Control {
+    /// From now on, new connections are held to `options`, its certificates included; those that are open end as they
+    /// began. The address is what it is.
+    pub fn set(&self, options: Options) {
+        self.places.set_limits(options.connections_max, options.connections_per_source_max);
+        let shared = self.shared.load();
+        let (metrics, connections) = (Arc::clone(&shared.metrics), shared.connections.clone());
+        self.shared.store(Arc::new(Shared { options, metrics, connections }));
+    }
 }
 
 impl Listener {
@@ -136,7 +154,15 @@ impl Listener {
             source,
         })?;
         let local_address = socket.local_addr().unwrap_or(address);
-        Ok(Self { socket, local_address, options, metrics })
+        let places = Places::new(options.connections_max, options.connections_per_source_max);
+        let shared = Shared { options, metrics, connections: TaskTracker::new() };
+        let control = Control { shared: Arc::new(ArcSwap::from_pointee(shared)), places };
+        Ok(Self { socket, local_address, control })
+    }
+
+    /// Changes its options while it serves.
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// Where it listens, with the port that the operating system chose if the configured one is 0.
@@ -156,9 +182,9 @@ impl Listener {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { socket, options, metrics, .. } = self;
-        let places = Places::new(options.connections_max, options.connections_per_source_max);
-        let shared = Arc::new(Shared { options, metrics, connections: TaskTracker::new() });
+        let Self { socket, control: Control { shared, places }, .. } = self;
+        // All that `shared` ever holds have the same one.
+        let connections = shared.load().connections.clone();
         let until = async {
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -168,9 +194,10 @@ impl Listener {
         let accepting = async {
             loop {
                 let (stream, address, hold) = admitted(&socket, &shared, &places).await;
+                let shared = shared.load_full();
                 let (stop, kill) = (stop.child_token(), kill.child_token());
                 let connection = Connection { stream, address, hold, stop, kill };
-                shared.connections.spawn(connection.run(Arc::clone(&shared), service.clone()));
+                connections.spawn(connection.run(shared, service.clone()));
             }
         };
         tokio::select! {
@@ -178,34 +205,38 @@ impl Listener {
             () = accepting => {}
         }
         drop(socket);
-        shared.connections.close();
-        shared.connections.wait().await;
+        connections.close();
+        connections.wait().await;
     }
 }
 
 /// The next connection that there is a place for. Cancel safe: no admitted connection is lost.
 async fn admitted(
     socket: &TcpListener,
-    shared: &Shared,
+    shared: &ArcSwap<Shared>,
     places: &Arc<Places>,
 ) -> (TcpStream, SocketAddr, Hold) {
+    let (metrics, connections) = {
+        let shared = shared.load();
+        (Arc::clone(&shared.metrics), shared.connections.clone())
+    };
     let mut pause = ACCEPT_PAUSE;
     loop {
         let (stream, address) = match socket.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                pause = recover(&error, pause, &shared.metrics).await;
+                pause = recover(&error, pause, &metrics).await;
                 continue;
             }
         };
         pause = ACCEPT_PAUSE;
-        let open = shared.metrics.connection_accepted();
+        let open = metrics.connection_accepted();
         match places.take(address.ip()) {
             Ok(place) => {
-                return (stream, address, Hold::new(place, open, shared.connections.token()));
+                return (stream, address, Hold::new(place, open, connections.token()));
             }
             Err(reason) => {
-                shared.metrics.connection_rejected(reason);
+                metrics.connection_rejected(reason);
                 tracing::debug!(peer = %address, reason = reason.label(), "connection rejected");
             }
         }

@@ -62,6 +62,13 @@ pub(super) struct Connections {
     pub(super) certificate_not_after: Family<labels::Certificate, Gauge>,
 }
 
+#[derive(Debug, Default)]
+pub(super) struct Reloads {
+    pub(super) done: Family<labels::Reload, Counter>,
+    pub(super) successful: Gauge,
+    pub(super) success: Gauge,
+}
+
 impl Webhooks {
     pub(super) fn registered(into: &mut Registry) -> Self {
         let new = Self::default();
@@ -148,6 +155,31 @@ impl Stores {
             "store_memory_evicted",
             "Records that went before their window ended",
             memory_evicted.clone(),
+        );
+        new
+    }
+}
+
+impl Reloads {
+    pub(super) fn registered(into: &mut Registry) -> Self {
+        let new = Self::default();
+        let Self { done, successful, success } = &new;
+        into.register(
+            "config_reloads",
+            "Times that the configuration was read again, by what came of it",
+            done.clone(),
+        );
+        into.register(
+            "config_last_reload_successful",
+            "1 unless the configuration, as it is now, was rejected",
+            successful.clone(),
+        );
+        let help = "When a configuration was last accepted, since the epoch";
+        into.register_with_unit(
+            "config_last_reload_success_timestamp",
+            help,
+            Unit::Seconds,
+            success.clone(),
         );
         new
     }

@@ -197,6 +197,18 @@ words! {
     }
 }
 
+words! {
+    /// What came of reading the configuration again.
+    ReloadResult {
+        /// It holds now.
+        Applied = "applied",
+        /// It says what held before.
+        Unchanged = "unchanged",
+        /// It cannot be used: what held before still does.
+        Rejected = "rejected",
+    }
+}
+
 /// The name of a route: a bounded set, made from the configuration through [`super::Metrics::route`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Route(Arc<str>);
@@ -248,6 +260,7 @@ label_sets! {
     TlsFailed { reason: TlsFailure }
     Ended { reason: ConnectionEnd }
     Relay { class: StatusClass }
+    Reload { result: ReloadResult }
     Certificate { name: Arc<str> }
 }
 

@@ -17,12 +17,14 @@ use crate::claim::record::{Operation, Reply};
 use crate::clock;
 use crate::webhook::event::EventKind;
 
-use super::families::{Connections, Durations, Stores, Webhooks};
+use super::families::{Connections, Durations, Reloads, Stores, Webhooks};
 pub use super::labels::Route;
 use super::labels::{
-    self, AnswerResult, ConnectionEnd, ConnectionRejection, StatusClass, TlsFailure,
+    self, AnswerResult, ConnectionEnd, ConnectionRejection, ReloadResult, StatusClass, TlsFailure,
 };
 use super::process::Process;
+pub use super::totals::Counts;
+use super::totals::Totals;
 
 /// The content type of [`Metrics::encode`]'s text (OpenMetrics 1.0.0).
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -35,6 +37,8 @@ pub struct Metrics {
     store: Stores,
     connections: Connections,
     durations: Durations,
+    reloads: Reloads,
+    totals: Totals,
 }
 
 impl Metrics {
@@ -49,7 +53,12 @@ impl Metrics {
         let store = Stores::registered(ours);
         let connections = Connections::registered(ours);
         let durations = Durations::registered(ours);
-        Arc::new(Self { registry, webhooks, store, connections, durations })
+        let reloads = Reloads::registered(ours);
+        for &result in ReloadResult::ALL {
+            drop(reloads.done.get_or_create(&labels::Reload { result }));
+        }
+        let totals = Totals::default();
+        Arc::new(Self { registry, webhooks, store, connections, durations, reloads, totals })
     }
 
     /// The label for a configured route. Call it once a route, when the gateway is built, and keep the value: cloning
@@ -84,6 +93,7 @@ impl Metrics {
     /// A copy arrived on `route`: call it once for every copy, as soon as its kind is known or it is refused
     /// (`None`).
     pub fn received(&self, route: &Route, kind: Option<EventKind>) {
+        self.totals.received();
         let event = labels::EventLabel(kind);
         self.webhooks
             .received
@@ -93,6 +103,7 @@ impl Metrics {
 
     /// A copy was answered: call it once for every copy that was received.
     pub fn answered(&self, route: &Route, result: AnswerResult, status: u16) {
+        self.totals.answered(result);
         let class = StatusClass::of(status);
         self.webhooks
             .answered
@@ -238,6 +249,36 @@ impl Metrics {
     pub fn certificate(&self, name: &str, not_after: clock::UnixTime) {
         let set = labels::Certificate { name: Arc::from(name) };
         self.connections.certificate_not_after.get_or_create(&set).set(gauge(not_after.seconds()));
+    }
+
+    /// A certificate is no longer in use.
+    pub fn certificate_gone(&self, name: &str) {
+        self.connections
+            .certificate_not_after
+            .remove(&labels::Certificate { name: Arc::from(name) });
+    }
+
+    /// The configuration was accepted at the start, which is no reload.
+    pub fn configured(&self, at: clock::UnixTime) {
+        self.reloads.successful.set(1);
+        self.reloads.success.set(gauge(at.seconds()));
+    }
+
+    /// The configuration was read again.
+    pub fn reloaded(&self, result: ReloadResult, at: clock::UnixTime) {
+        self.reloads.done.get_or_create(&labels::Reload { result }).inc();
+        match result {
+            ReloadResult::Applied | ReloadResult::Unchanged => self.configured(at),
+            ReloadResult::Rejected => {
+                self.reloads.successful.set(0);
+            }
+        }
+    }
+
+    /// How many copies there were, over all routes.
+    pub fn counts(&self) -> Counts {
+        let in_flight = u64::try_from(self.webhooks.in_flight.get()).unwrap_or_default();
+        self.totals.counts(in_flight)
     }
 
     /// All of it as OpenMetrics text, which ends in `# EOF` and has [`CONTENT_TYPE`].

@@ -9,5 +9,6 @@ pub mod labels;
 pub mod log;
 pub mod metrics;
 mod process;
+mod totals;
 
 pub use metrics::{Metrics, Route};

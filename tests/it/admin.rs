@@ -6,8 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use oncehook::admin::readiness::{MemoryUse, Stage};
-use oncehook::admin::{Admin, Options, Readiness, State, StoreHealth};
+use oncehook::admin::{Admin, Options, Readiness, State, Status, StoreHealth, status};
 use oncehook::telemetry::Metrics;
+use oncehook::telemetry::metrics::Counts;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +36,27 @@ fn state() -> (State, Arc<Mutex<Option<Duration>>>) {
     let memory = Some(MemoryUse { records: 3, bytes: 300, evicted: 7 });
     let store =
         Arc::new(move || StoreHealth { kind: "redis", outage: *asked.lock().unwrap(), memory });
-    (State { metrics: Metrics::new(), readiness: Arc::new(Readiness::new()), store }, outage)
+    let (metrics, readiness) = (Metrics::new(), Arc::new(Readiness::new()));
+    (State { metrics, readiness, store, status: Arc::new(status) }, outage)
+}
+
+fn status() -> Status {
+    Status {
+        version: "1.2.3",
+        ready: true,
+        stage: "ready",
+        started: "2026-01-01T00:00:00Z".to_owned(),
+        uptime_seconds: 7,
+        routes: Vec::new(),
+        relay: None,
+        store: status::Store { kind: "memory", degraded: false, outage_seconds: None },
+        in_flight: 0,
+        unfinished: 0,
+        reload: None,
+        restart_needed: Vec::new(),
+        certificates: Vec::new(),
+        counters: Counts { received: 2, forwarded: 1, duplicates: 1, ..Counts::default() }.into(),
+    }
 }
 
 fn start(options: Options) -> Running {
@@ -148,4 +169,17 @@ fn other_machines_are_refused() {
         "cannot listen on the admin address {}; hint: ",
         taken.local_address()
     )));
+}
+
+#[tokio::test]
+async fn the_status_is_one_json_object() {
+    let running = start(options());
+    let answer = running.fetch("GET /status").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(status["counters"]["received"], 2);
+    assert_eq!(status["store"]["kind"], "memory");
+    assert_eq!(status["reload"], serde_json::Value::Null);
+    running.end();
 }

@@ -29,6 +29,7 @@ mod listener;
 mod listener_limits;
 mod listener_tls;
 mod relay;
+mod reload;
 mod store;
 mod store_cluster;
 mod store_errors;

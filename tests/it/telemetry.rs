@@ -10,7 +10,9 @@ use oncehook::claim::record::{Operation, Reply};
 use oncehook::claim::{Digest, Key, Verdict};
 use oncehook::clock::UnixTime;
 use oncehook::telemetry::Metrics;
-use oncehook::telemetry::labels::{AnswerResult, ConnectionEnd, ConnectionRejection, TlsFailure};
+use oncehook::telemetry::labels::{
+    AnswerResult, ConnectionEnd, ConnectionRejection, ReloadResult, TlsFailure,
+};
 use oncehook::telemetry::log::{self, WebhookLine};
 use oncehook::telemetry::metrics::Degraded;
 use oncehook::webhook::event::EventKind;
@@ -46,6 +48,9 @@ fn busy() -> Arc<Metrics> {
     metrics.tls_failed(TlsFailure::Untrusted);
     metrics.connection_ended(ConnectionEnd::Closed);
     metrics.service_panicked();
+    metrics.configured(UnixTime::from_epoch(Duration::from_secs(1_700_000_000)));
+    metrics
+        .reloaded(ReloadResult::Rejected, UnixTime::from_epoch(Duration::from_secs(1_700_000_001)));
     metrics
         .certificate("hooks.example.com", UnixTime::from_epoch(Duration::from_secs(1_800_000_007)));
     metrics

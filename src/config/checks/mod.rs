@@ -8,6 +8,7 @@ mod tenants;
 mod timing;
 
 use super::Config;
+use super::changes::Secrets;
 use super::problem::{Fault, Place};
 use super::raw::Raw;
 use super::reader::Reader;
@@ -43,6 +44,8 @@ pub(super) fn config(reader: &mut Reader<'_>, raw: Raw) -> Config {
         shutdown,
         warnings: Vec::new(),
         settings: Vec::new(),
+        inputs: Vec::new(),
+        secrets: Secrets::default(),
     };
     endpoints::addresses(reader, &config);
     sizes(reader, &config);

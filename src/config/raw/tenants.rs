@@ -65,11 +65,11 @@ impl RawTenant {
 fn files(section: &mut Section<'_, '_>, tenant: &mut RawTenant) {
     let stronger = tenant.keys.len();
     let mut keys = section.secrets("keys", "<API key>");
-    if let Some((path, place)) = path(section, "keys_file") {
-        keys.extend(from_file(section, &path, &place, Sensitivity::Secret, livekit::keys));
+    if let Some(file) = named(section, "keys_file") {
+        keys.extend(from_file(section, &file, Sensitivity::Secret, livekit::keys));
     }
-    if let Some((path, place)) = path(section, "livekit_config") {
-        livekit_config(section, (path, place), tenant, &mut keys);
+    if let Some(file) = named(section, "livekit_config") {
+        livekit_config(section, file, tenant, &mut keys);
     }
     for (api_key, secret, place) in keys {
         if !tenant.keys.iter().take(stronger).any(|key| key.api_key == api_key) {
@@ -78,23 +78,31 @@ fn files(section: &mut Section<'_, '_>, tenant: &mut RawTenant) {
     }
 }
 
+/// A file, the key that names it, and where that stands.
+struct Named {
+    key: String,
+    path: PathBuf,
+    place: Place,
+}
+
 type Keys = Vec<(String, SecretString, Place)>;
 
 fn livekit_config(
     section: &mut Section<'_, '_>,
-    file: (PathBuf, Place),
+    file: Named,
     tenant: &mut RawTenant,
     keys: &mut Keys,
 ) {
-    let (path, place) = file;
-    let Some(server) = parsed(section, &path, &place, Sensitivity::Key, livekit::server) else {
+    let Some(server) = parsed(section, &file, Sensitivity::Key, livekit::server) else {
         return;
     };
+    let Named { key, path, place } = file;
     keys.extend(server.keys.into_iter().map(|(api_key, secret)| (api_key, secret, place.clone())));
     if let Some(key_file) = server.key_file {
         let key_file =
             path.parent().map_or_else(|| PathBuf::from(&key_file), |folder| folder.join(&key_file));
-        keys.extend(from_file(section, &key_file, &place, Sensitivity::Secret, livekit::keys));
+        let file = Named { key, path: key_file, place: place.clone() };
+        keys.extend(from_file(section, &file, Sensitivity::Secret, livekit::keys));
     }
     if tenant.signs_with.is_none() {
         tenant.signs_with = server.api_key.map(|api_key| (api_key, place.clone()));
@@ -103,35 +111,33 @@ fn livekit_config(
 }
 
 /// The file that a key names, unless files are not looked at.
-fn path(section: &mut Section<'_, '_>, name: &str) -> Option<(PathBuf, Place)> {
+fn named(section: &mut Section<'_, '_>, name: &str) -> Option<Named> {
     let (path, origin) = section.path_value(name)?;
     let place = section.reader.place_of(&origin, Reveal::Value);
     match section.reader.files() {
-        Files::Read(_) => Some((path, place)),
+        Files::Read(_) => Some(Named { key: section.path(name), path, place }),
         Files::Skip => None,
     }
 }
 
 fn from_file(
     section: &mut Section<'_, '_>,
-    path: &std::path::Path,
-    place: &Place,
+    file: &Named,
     sensitivity: Sensitivity,
     parse: fn(&str) -> Result<Pairs, Wrong>,
 ) -> Keys {
-    let pairs = parsed(section, path, place, sensitivity, parse).unwrap_or_default();
-    pairs.into_iter().map(|(api_key, secret)| (api_key, secret, place.clone())).collect()
+    let pairs = parsed(section, file, sensitivity, parse).unwrap_or_default();
+    pairs.into_iter().map(|(api_key, secret)| (api_key, secret, file.place.clone())).collect()
 }
 
 /// What is wrong with the file stands at `place`, what is wrong in it at its own line.
 fn parsed<T>(
     section: &mut Section<'_, '_>,
-    path: &std::path::Path,
-    place: &Place,
+    Named { key, path, place }: &Named,
     sensitivity: Sensitivity,
     parse: fn(&str) -> Result<T, Wrong>,
 ) -> Option<T> {
-    let text = section.reader.judged(place, load::inspect(path, sensitivity)).and_then(|()| {
+    let text = section.reader.judged(key, place, (path, sensitivity)).and_then(|()| {
         load::text(path).map_err(|fault| section.reader.error(place.clone(), fault)).ok()
     })?;
     match parse(&text) {
@@ -180,7 +186,11 @@ fn pair(root: &mut Section<'_, '_>, tenant: &mut RawTenant) {
         (Some(secret), None) => Some(SecretString::from(secret)),
         (None, Some(file)) => {
             let origin = Origin::Variable("LIVEKIT_API_SECRET_FILE".to_owned());
-            let Some(secret) = root.secret_from(&PathBuf::from(file), &origin) else { return };
+            let Some(secret) =
+                root.secret_from("LIVEKIT_API_SECRET_FILE", &PathBuf::from(file), &origin)
+            else {
+                return;
+            };
             Some(secret)
         }
         (None, None) => None,

@@ -37,7 +37,8 @@ impl<'a> Section<'_, 'a> {
             return Some(path);
         }
         let place = self.reader.place_of(&origin, Reveal::Value);
-        self.reader.judged(&place, load::inspect(&path, sensitivity)).map(|()| path)
+        let key = self.path(name);
+        self.reader.judged(&key, &place, (&path, sensitivity)).map(|()| path)
     }
 
     /// The same for a key that must be.
@@ -78,7 +79,7 @@ impl<'a> Section<'_, 'a> {
                 if weaker.is_some() {
                     self.reader.forget(&self.path(name));
                 }
-                self.secret_from(&path, &origin).map(|secret| (secret, origin))
+                self.secret_from(name_file, &path, &origin).map(|secret| (secret, origin))
             }
             (None, None) => None,
         }
@@ -95,6 +96,7 @@ impl<'a> Section<'_, 'a> {
         match text {
             Ok(text) => {
                 self.record(name, REDACTED.to_owned(), origin.clone(), Reveal::Key);
+                self.reader.secret(self.path(name), &text);
                 Some((SecretString::from(text), origin))
             }
             Err(fault) => {
@@ -107,6 +109,7 @@ impl<'a> Section<'_, 'a> {
     /// Reads a secret's file, unless files are not looked at.
     pub(in crate::config) fn secret_from(
         &mut self,
+        name: &str,
         path: &Path,
         origin: &Origin,
     ) -> Option<SecretString> {
@@ -114,7 +117,8 @@ impl<'a> Section<'_, 'a> {
             return None;
         }
         let place = self.reader.place_of(origin, Reveal::Value);
-        self.reader.judged(&place, load::inspect(path, Sensitivity::Secret))?;
+        let key = self.path(name);
+        self.reader.judged(&key, &place, (path, Sensitivity::Secret))?;
         load::secret(path).map_err(|fault| self.reader.error(place, fault)).ok()
     }
 

@@ -145,7 +145,9 @@ async fn two_hundred_and_fifty_simultaneous_copies_of_one_event_are_one() {
         *words.entry(told.word).or_insert(0) += 1;
     }
     assert_eq!(words.get("forwarded"), Some(&1), "{words:?}");
-    assert_eq!(words.get("collapsed"), Some(&(COPIES - 1)), "{words:?}");
+    // One whose handling began after the answer finds the event settled.
+    let shared = words.get("collapsed").unwrap_or(&0) + words.get("duplicate").unwrap_or(&0);
+    assert_eq!(shared, COPIES - 1, "{words:?}");
     assert_eq!(backend.requests().len(), 1);
 }
 

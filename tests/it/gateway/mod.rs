@@ -25,14 +25,14 @@ fn through_redis(backend: &Backend, url: &str, more: &str) -> String {
 }
 
 /// The value of a metric's series, named as in the text; 0 if it is not there.
-async fn metric(gateway: &Gateway, series: &str) -> u64 {
+pub(crate) async fn metric(gateway: &Gateway, series: &str) -> u64 {
     let text = page(gateway, "/metrics").await.1;
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.map_or(0, |value| value.trim().parse().unwrap())
 }
 
 /// An admin page: its status and its text.
-async fn page(gateway: &Gateway, path: &str) -> (u16, String) {
+pub(crate) async fn page(gateway: &Gateway, path: &str) -> (u16, String) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut socket = tokio::net::TcpStream::connect(gateway.admin()).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");

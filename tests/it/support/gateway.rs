@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -48,7 +49,9 @@ pub(crate) struct Gateway {
     log: Arc<Mutex<Vec<String>>>,
     address: SocketAddr,
     admin: SocketAddr,
-    _folder: TempDir,
+    file: PathBuf,
+    /// Goes with the gateway.
+    folder: Option<TempDir>,
 }
 
 impl Gateway {
@@ -63,13 +66,31 @@ impl Gateway {
         let folder = TempDir::new().expect("a folder for the configuration");
         let file = folder.path().join("oncehook.toml");
         std::fs::write(&file, configuration).expect("the configuration is written");
-        let mut child = surroundings
-            .command()
+        let mut gateway = Self::start_from_in(surroundings, &file);
+        gateway.folder = Some(folder);
+        gateway
+    }
+
+    /// The same from a file that is there, in which the addresses may stand.
+    pub(crate) fn start_from(file: &Path) -> Self {
+        Self::start_from_in(&Surroundings::default(), file)
+    }
+
+    fn start_from_in(surroundings: &Surroundings, file: &Path) -> Self {
+        let mut command = surroundings.command();
+        let configuration = std::fs::read_to_string(file).expect("there is a configuration");
+        for (key, variable) in [
+            ("listen.address", "ONCEHOOK_LISTEN__ADDRESS"),
+            ("admin.address", "ONCEHOOK_ADMIN__ADDRESS"),
+        ] {
+            if !configuration.contains(key) {
+                command.env(variable, "127.0.0.1:0");
+            }
+        }
+        let mut child = command
             .args(["run", "--config"])
-            .arg(&file)
+            .arg(file)
             .envs([
-                ("ONCEHOOK_LISTEN__ADDRESS", "127.0.0.1:0"),
-                ("ONCEHOOK_ADMIN__ADDRESS", "127.0.0.1:0"),
                 ("ONCEHOOK_LOG__FORMAT", "json"),
                 ("LIVEKIT_API_KEY", API_KEY),
                 ("LIVEKIT_API_SECRET", API_SECRET),
@@ -87,7 +108,8 @@ impl Gateway {
                 lines.lock().expect("nobody panics with the log").push(line);
             }
         });
-        let mut gateway = Self { child, log, address: unset(), admin: unset(), _folder: folder };
+        let (address, admin) = (unset(), unset());
+        let mut gateway = Self { child, log, address, admin, file: file.into(), folder: None };
         let started = gateway.wait_for_line("\"listening\"");
         let line: serde_json::Value = serde_json::from_str(&started).expect("a log line is JSON");
         let address_in =
@@ -95,6 +117,11 @@ impl Gateway {
         gateway.address = address_in("address");
         gateway.admin = address_in("admin");
         gateway
+    }
+
+    /// Its configuration file.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
     }
 
     /// Where it listens.

@@ -1,0 +1,204 @@
+//! Another configuration for a gateway that runs: all of it or nothing, and what was before stays if it cannot be used.
+//!
+//! What is under way ends as it began: on the old route, with the old key, on the old connection. Stores, records,
+//! metrics and listeners stay; what they are made from is told to need a restart. When there is something to reload is
+//! left to `cli`.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{Change, Config, LoadError, StoreKind, Tls as TlsSection};
+use crate::listener::tls::Tls;
+use crate::telemetry::labels::ReloadResult;
+
+use super::service::Service;
+use super::{Running, StartError, announce, rooms, watch};
+
+/// What only a restart changes: keys, and sections with their dot.
+const RESTART: [&str; 5] = ["listen.address", "tls.enabled", "admin.", "store.", "log."];
+/// What of these sections does not need one.
+const NO_RESTART: [&str; 2] = ["store.on_store_error", "store.on_store_error_after"];
+
+/// What came of a reload that was not rejected. Names of keys, never values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// What changed and holds now.
+    pub changed: Vec<String>,
+    /// What differs from what the process started with, and waits for a restart.
+    pub restart_needed: Vec<String>,
+}
+
+/// Why a configuration that is right in itself does not take the place of the one before.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// What it names cannot be used.
+    #[error(transparent)]
+    Room(#[from] StartError),
+    /// It would fit a store that only a restart brings.
+    #[error(
+        "`claim.guard` ({} ms) must be more than `store.redis.operation_timeout` ({} ms), which only a restart changes; \
+         hint: restart, or change one after the other",
+        guard.as_millis(), operation_timeout.as_millis()
+    )]
+    Guard {
+        /// As it is in the new configuration.
+        guard: Duration,
+        /// As it is in this process.
+        operation_timeout: Duration,
+    },
+}
+
+/// What a new configuration changes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Plan {
+    /// Takes effect.
+    applied: BTreeSet<Change>,
+    /// Does not, compared with the start.
+    waiting: BTreeSet<Change>,
+    /// Of these, what has been said now.
+    newly_waiting: bool,
+}
+
+impl Plan {
+    /// What becomes of `new`, after `started` and then `current`.
+    fn new(started: &Config, current: &Config, new: &Config) -> Result<Self, ReloadError> {
+        if let StoreKind::Redis(redis) = &started.store.kind
+            && redis.operation_timeout >= new.claim.guard
+        {
+            let (guard, operation_timeout) = (new.claim.guard, redis.operation_timeout);
+            return Err(ReloadError::Guard { guard, operation_timeout });
+        }
+        // Certificates for a listener that speaks no TLS come with the restart that it needs to do so.
+        let tls_waits = speaks_tls(started) != speaks_tls(new);
+        let waits = |change: &Change| {
+            let key = change.key();
+            (tls_waits && key.starts_with("tls."))
+                || (is_among(key, &RESTART) && !is_among(key, &NO_RESTART))
+        };
+        let (waiting_now, applied): (BTreeSet<_>, BTreeSet<_>) =
+            current.changes(new).into_iter().partition(waits);
+        let waiting = started.changes(new).into_iter().filter(waits).collect();
+        Ok(Self { applied, waiting, newly_waiting: !waiting_now.is_empty() })
+    }
+
+    fn certificates(&self) -> bool {
+        self.applied.iter().any(|change| change.key().starts_with("tls."))
+    }
+}
+
+fn is_among(key: &str, names: &[&str]) -> bool {
+    let is = |name: &&str| key == *name || (name.ends_with('.') && key.starts_with(*name));
+    names.iter().any(is)
+}
+
+const fn speaks_tls(config: &Config) -> bool {
+    match config.tls {
+        TlsSection::Off => false,
+        TlsSection::SelfSigned | TlsSection::Certificates(_) => true,
+    }
+}
+
+impl Running {
+    /// Lets `config` take the place of the one that holds. What came of it is in the log, the metrics and the status
+    /// too. Does no I/O but to read the files that `config` names.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    pub fn reload(&mut self, config: Config) -> Result<Reloaded, ReloadError> {
+        let outcome = self.replace(config);
+        match &outcome {
+            Ok(reloaded) => {
+                let result = if reloaded.changed.is_empty() {
+                    ReloadResult::Unchanged
+                } else {
+                    ReloadResult::Applied
+                };
+                self.ledger.waits_for_restart(reloaded.restart_needed.clone());
+                self.ledger.reloaded(result, reloaded.changed.clone(), None);
+            }
+            Err(error) => self.reject(error),
+        }
+        outcome
+    }
+
+    /// Takes note of a configuration that could not even be read.
+    pub fn reload_failed(&self, error: &LoadError) {
+        self.reject(error);
+    }
+
+    fn reject(&self, error: &dyn Error) {
+        let problems = watch::chain(error);
+        tracing::error!(%problems, "the new configuration is rejected; the one before still holds");
+        self.ledger.reloaded(ReloadResult::Rejected, Vec::new(), Some(problems));
+    }
+
+    fn replace(&mut self, config: Config) -> Result<Reloaded, ReloadError> {
+        let plan = Plan::new(&self.started, &self.current, &config)?;
+        let reloaded =
+            Reloaded { changed: names(&plan.applied), restart_needed: names(&plan.waiting) };
+        if !plan.applied.is_empty() {
+            // All that can fail comes before all that changes anything.
+            let service = Service::new(&config, &self.lasting, Some(&self.service.load()))?;
+            let tls = if plan.certificates() { self.certificates(&config)? } else { None };
+            self.show(tls);
+            self.lasting.dispatch.set_options(rooms::dispatch(&config));
+            self.control.set(rooms::listener(&config, self.tls.as_ref()));
+            self.service.store(Arc::new(service));
+            self.ledger.configured(&config, self.tls.as_ref());
+            tracing::info!(changed = reloaded.changed.join(", "), "configuration reloaded");
+            announce::configuration(&config);
+        } else if !plan.newly_waiting {
+            tracing::info!("configuration read again: nothing has changed");
+        }
+        if plan.newly_waiting {
+            tracing::warn!(
+                not_applied = reloaded.restart_needed.join(", "),
+                "these changes need a restart"
+            );
+        }
+        self.current = config;
+        Ok(reloaded)
+    }
+
+    /// What the listener shall show; `None` if it speaks no TLS.
+    fn certificates(&self, config: &Config) -> Result<Option<Tls>, StartError> {
+        if self.tls.is_none() { Ok(None) } else { rooms::listener_tls(&config.tls) }
+    }
+
+    /// Shows `tls` from now on, if there is any; else what was shown before.
+    fn show(&mut self, tls: Option<Tls>) {
+        let Some(tls) = tls else { return };
+        let metrics = &self.lasting.metrics;
+        for gone in self.tls.iter().flat_map(|old| &old.leaves) {
+            if !tls.leaves.iter().any(|leaf| leaf.name == gone.name) {
+                metrics.certificate_gone(&gone.name);
+            }
+        }
+        announce::certificates(Some(&tls), metrics);
+        self.tls = Some(tls);
+    }
+}
+
+fn names(changes: &BTreeSet<Change>) -> Vec<String> {
+    changes.iter().map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_and_sections_that_need_a_restart_or_none_are_in_the_schema() {
+        let schema: Vec<String> = crate::config::schema()
+            .into_iter()
+            .map(|key| format!("{}.{}", key.section.trim_matches(['[', ']']), key.name))
+            .collect();
+        for name in RESTART.iter().chain(&NO_RESTART) {
+            assert!(schema.iter().any(|key| is_among(key, &[name])), "{name} is no key");
+        }
+        let at_once = |key: &&String| key.starts_with("store.") && is_among(key, &NO_RESTART);
+        assert_eq!(schema.iter().filter(at_once).count(), 2);
+    }
+}

@@ -1,0 +1,66 @@
+//! Certificates that are renewed while connections are open.
+
+use std::path::Path;
+
+use oncehook::listener::tls::ALPN_HTTP1;
+
+use super::{configuration, reloaded, status};
+use crate::gateway::page;
+use crate::support::backend::{Action, Backend};
+use crate::support::dial::{exchange, shake_hands};
+use crate::support::gateway::Gateway;
+
+const GET: &str = "GET /other HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+/// A certificate for `name` and for localhost, and its key, as PEM.
+fn certificate(name: &str) -> (String, String) {
+    let names = vec![name.to_owned(), "localhost".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+fn write(folder: &Path, certificate: &str, key: &str) {
+    std::fs::write(folder.join("tls.crt"), certificate).unwrap();
+    std::fs::write(folder.join("tls.key"), key).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_handshakes_get_the_new_certificate_and_old_connections_go_on() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let ((old, old_key), (new, new_key)) = (certificate("old.example"), certificate("new.example"));
+    write(folder.path(), &old, &old_key);
+    let backend = Backend::always(Action::status(200));
+    let mut text = configuration(&backend, &[], &["/webhook"]).replace("tls.enabled = false\n", "");
+    text += "[[tls.certificate]]\ncertificate_file = \"tls.crt\"\nkey_file = \"tls.key\"\n";
+    let file = folder.path().join("oncehook.toml");
+    std::fs::write(&file, text).unwrap();
+    let gateway = Gateway::start_from(&file);
+    let address = gateway.address();
+    let shake = async |pem: &str| shake_hands(address, pem, "localhost", &[ALPN_HTTP1]).await;
+    let mut before = shake(&old).await.unwrap();
+    assert!(exchange(&mut before, GET).await.starts_with("HTTP/1.1 404"));
+    assert!(shake(&new).await.is_err());
+
+    // No event is needed for a key that does not belong to it to be noticed, and nothing comes of it.
+    std::fs::write(folder.path().join("tls.crt"), &new).unwrap();
+    gateway.signal("HUP");
+    reloaded(&gateway, "rejected", 1).await;
+    let error = status(&gateway).await["reload"]["error"].to_string();
+    assert!(error.contains("is not that of the first certificate"), "{error}");
+    shake(&old).await.unwrap();
+
+    write(folder.path(), &new, &new_key);
+    reloaded(&gateway, "applied", 1).await;
+    let mut after = shake(&new).await.unwrap();
+    assert!(exchange(&mut after, GET).await.starts_with("HTTP/1.1 404"));
+    assert!(shake(&old).await.is_err());
+    assert!(exchange(&mut before, GET).await.starts_with("HTTP/1.1 404"), "it lives");
+
+    let told = status(&gateway).await;
+    assert_eq!(told["certificates"][0]["name"], "new.example");
+    let changed = told["reload"]["changed"].to_string();
+    assert!(changed.contains("tls.certificate[0].key_file (its file)"), "{changed}");
+    let metrics = page(&gateway, "/metrics").await.1;
+    assert!(metrics.contains("not_after_seconds{name=\"new.example\"}"));
+    assert!(!metrics.contains("old.example"));
+}
