@@ -87,6 +87,9 @@ const P99_MAX: Duration = Duration::from_millis(300);
 /// How long senders waited for the answers to what they sent while Redis had been standing still for a while.
 fn judge_waits(history: &History, pause: (At, At), report: &mut Report) {
     let (began, ended) = pause;
+    if ended < began + 2 * BREAKER {
+        return;
+    }
     let meant = |attempt: &&Attempt| attempt.sent > began + BREAKER && attempt.sent < ended;
     let attempts = history.attempts.iter().filter(meant);
     let mut waits: Vec<Duration> =
