@@ -258,7 +258,10 @@ impl World {
             }
             observe::log(&self.members[number].gateway.log(), number, &self.recorder);
         }
-        let forgotten = self.recorder.write().faults.iter().any(|fault| fault.forgets);
+        // A fail-over may forget how a lease ended, though it knows of the claim: `wait_replicas` is for claims.
+        let failed_over = self.servers.behind_proxy().is_none();
+        let forgotten =
+            failed_over || self.recorder.write().faults.iter().any(|fault| fault.forgets);
         let left = self.servers.leases(REST, forgotten).await;
         if !left.is_empty() {
             self.recorder.complain(format!("leases are left in the store: {left:?}"));

@@ -18,8 +18,9 @@ use super::counter;
 /// One of so many operations is hit, where only those that are under way with it suffer.
 const OFTEN: u64 = 40;
 
-/// The same, where each fault takes the gateway half a second to find out: more of them, and it does nothing else.
-const SELDOM: u64 = 100;
+/// The same, where each fault takes the gateway half a second to find out, and what it sent meanwhile fails as well: with
+/// many more, no gateway would have a store for as long as senders try.
+const SELDOM: u64 = 300;
 
 /// Hits one operation in `one_in`, by the seed; each is a fault of that moment.
 async fn hit(plan: Plan, what: &'static str, one_in: u64, fate: fn(&mut Random) -> Fate) -> Report {
