@@ -96,6 +96,10 @@ async fn metrics(Of(state): Of<State>) -> Response {
     if let Some(memory) = health.memory {
         state.metrics.store_memory(memory.records, memory.bytes, memory.evicted);
     }
+    if let Some(disk) = health.disk {
+        let (records, bytes) = (disk.records, disk.file_bytes);
+        state.metrics.store_disk(records, bytes, disk.evicted, disk.set_aside);
+    }
     match state.metrics.encode() {
         Ok(text) => page(StatusCode::OK, metrics::CONTENT_TYPE, text),
         Err(error) => unwritable(&error),

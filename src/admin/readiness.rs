@@ -74,6 +74,21 @@ pub struct StoreHealth {
     pub outage: Option<Duration>,
     /// What this process's memory of records holds.
     pub memory: Option<MemoryUse>,
+    /// What the store's file holds, if it has one.
+    pub disk: Option<DiskUse>,
+}
+
+/// What the store's file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskUse {
+    /// How many records.
+    pub records: u64,
+    /// How large the file is.
+    pub file_bytes: u64,
+    /// How many records went before their window ended, since the start.
+    pub evicted: u64,
+    /// How many files were found damaged and set aside, since the start.
+    pub set_aside: u64,
 }
 
 /// What this process's memory of records holds.

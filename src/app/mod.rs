@@ -9,6 +9,7 @@ pub mod reload;
 mod rooms;
 mod service;
 mod status;
+mod store;
 mod watch;
 
 use std::net::SocketAddr;
@@ -21,14 +22,14 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::readiness::{MemoryUse, Stage};
-use crate::admin::{self, Admin, Readiness, StoreHealth};
+use crate::admin::readiness::Stage;
+use crate::admin::{self, Admin, Readiness};
 use crate::clock;
 use crate::config::{Config, Shutdown};
 use crate::dispatch::Dispatch;
 use crate::listener::tls::{Tls, TlsError};
 use crate::listener::{self, Listener};
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 use crate::telemetry::{Metrics, log};
 use crate::upstream::BuildError;
 use crate::webhook::verify::KeyRingError;
@@ -85,9 +86,19 @@ pub enum StartError {
     /// A key file that holds no text.
     #[error("{} is no PEM file", .0.display())]
     NotPem(PathBuf),
+    /// The thread that writes the store's file.
+    #[error("cannot start the store's thread")]
+    StoreThread(#[source] std::io::Error),
     /// The number of a Redis database.
     #[error("store.redis: there is no database {0}; hint: use 0 to 65535")]
     Database(i64),
+}
+
+impl StartError {
+    /// Whether another process has what this one needs, and it may help to wait for its end.
+    pub const fn is_in_use(&self) -> bool {
+        matches!(self, Self::Store(StoreError::InUse(_)))
+    }
 }
 
 /// A running gateway.
@@ -116,6 +127,10 @@ pub struct Running {
     /// What runs beside the requests.
     beside: TaskTracker,
     admin: JoinHandle<()>,
+    /// What is asked last of the store is to let go of its file.
+    dispatch: Arc<Dispatch>,
+    /// The thread that writes that file.
+    writer: Option<JoinHandle<()>>,
 }
 
 /// Sets up this process's log as `config` says. Once for each process; demos and tests go without.
@@ -134,8 +149,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (serving, exchanges, beside) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
 
     let tls = rooms::listener_tls(&config.tls)?;
-    let stores = rooms::stores(&config.store)?;
-    check(&stores.shared).await?;
+    let (stores, writer) = rooms::stores(&config.store)?;
+    let writer = writer.map(store::spawn).transpose()?;
+    store::check(&stores.shared).await?;
     let dispatch = Arc::new(Dispatch::new(rooms::dispatch(&config), stores, Arc::clone(&metrics)));
     let lasting = Lasting {
         dispatch: Arc::clone(&dispatch),
@@ -186,6 +202,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         serving,
         beside,
         admin,
+        dispatch,
+        writer,
     })
 }
 
@@ -234,31 +252,12 @@ impl Running {
         if tokio::time::timeout(BACKLOG_GRACE, self.beside.wait()).await.is_err() {
             tracing::warn!("some operations could not be recorded at the store");
         }
+        store::close(&self.dispatch.stores().shared, self.writer).await;
         // The thread ends with `end`; a second is its own limit for open connections.
         if tokio::task::spawn_blocking(move || self.admin.join()).await.is_err() {
             tracing::warn!("the admin thread ended badly");
         }
         tracing::info!("stopped");
-    }
-}
-
-/// Asks the store whether it can do its work.
-async fn check(store: &Store) -> Result<(), StartError> {
-    match store.check().await {
-        Ok(warnings) => {
-            for warning in warnings {
-                tracing::warn!(store = store.kind(), "{warning}");
-            }
-            Ok(())
-        }
-        Err(error) if error.is_misconfigured() => Err(error.into()),
-        Err(error) => {
-            tracing::warn!(
-                store = store.kind(), error = %watch::chain(&error), hint = error.hint(),
-                "the store cannot be asked yet; starting all the same"
-            );
-            Ok(())
-        }
     }
 }
 
@@ -276,26 +275,10 @@ fn bind_admin(
     let state = admin::State {
         metrics: Arc::clone(metrics),
         readiness: Arc::clone(ledger.readiness()),
-        store: Arc::new(move || health(of_store.dispatch())),
+        store: Arc::new(move || store::health(of_store.dispatch())),
         status: Arc::new(move || of_all.status()),
     };
     Ok(Admin::bind(options, state)?)
-}
-
-/// How the store is, and what the memory beside it (or the memory that it is) holds.
-fn health(dispatch: &Dispatch) -> StoreHealth {
-    let stores = dispatch.stores();
-    let usage = match &stores.shared {
-        Store::Memory(memory) => memory.usage(),
-        Store::Redis(_) => stores.remembered.usage(),
-    };
-    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-    let memory = MemoryUse {
-        records: count(usage.records),
-        bytes: count(usage.bytes),
-        evicted: usage.evicted,
-    };
-    StoreHealth { kind: stores.shared.kind(), outage: stores.shared.outage(), memory: Some(memory) }
 }
 
 fn spawn_admin(admin: Admin, end: CancellationToken) -> Result<JoinHandle<()>, StartError> {
@@ -326,7 +309,7 @@ fn watch_beside(
     let (watched, metrics, stopping) = (Arc::clone(dispatch), Arc::clone(metrics), end.clone());
     beside.spawn(async move {
         tokio::select! {
-            never = watch::store(&watched.stores().shared, &metrics) => match never {},
+            never = watch::store(&watched, &metrics) => match never {},
             () = stopping.cancelled() => {}
         }
     });

@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::clock;
 use crate::config::{self, Config};
 use crate::dispatch::window::Windows;
 use crate::dispatch::{self, Stores};
@@ -17,6 +18,7 @@ use crate::gateway::{self, VIA_NAME};
 use crate::listener::{self, tls};
 use crate::relay::{self, Relay};
 use crate::store::Store;
+use crate::store::disk::{self, Disk, Writer};
 use crate::store::memory::{self, Memory};
 use crate::store::redis::{
     Address, ClientCertificate, Credentials, Endpoint, Options as RedisOptions, Redis, Sentinel,
@@ -140,23 +142,35 @@ pub(super) const fn dispatch(config: &Config) -> dispatch::Options {
     }
 }
 
-/// The stores.
-pub(super) fn stores(section: &config::Store) -> Result<Stores, StartError> {
+/// The stores; and what writes the file of one that has one, to be run on a thread of its own.
+pub(super) fn stores(section: &config::Store) -> Result<(Stores, Option<Writer>), StartError> {
     let memory = |bytes_max| Memory::new(memory::Options { bytes_max });
     let bytes_max = section.memory_bytes_max;
+    let beside = |shared| Stores {
+        shared,
+        local: memory(bytes_max / SHARES),
+        remembered: memory(bytes_max / SHARES),
+    };
     Ok(match &section.kind {
         // What such a store forgets or cannot take, nobody else remembers: the other two are only there for the form.
-        config::StoreKind::Memory => Stores {
-            shared: Store::Memory(memory(bytes_max)),
-            local: memory(0),
-            remembered: memory(0),
-        },
-        config::StoreKind::Redis(section) => Stores {
-            shared: Store::Redis(redis(section)?),
-            local: memory(bytes_max / SHARES),
-            remembered: memory(bytes_max / SHARES),
-        },
+        config::StoreKind::Memory => {
+            let shared = Store::Memory(memory(bytes_max));
+            (Stores { shared, local: memory(0), remembered: memory(0) }, None)
+        }
+        config::StoreKind::Disk(section) => {
+            let (disk, writer) = Disk::open(disk(section), clock::unix())?;
+            (beside(Store::Disk(disk)), Some(writer))
+        }
+        config::StoreKind::Redis(section) => (beside(Store::Redis(redis(section)?)), None),
     })
+}
+
+fn disk(section: &config::Disk) -> disk::Options {
+    disk::Options {
+        path: section.path.clone(),
+        bytes_max: u64::try_from(section.bytes_max).unwrap_or(u64::MAX),
+        operation_timeout: section.operation_timeout,
+    }
 }
 
 fn redis(section: &config::Redis) -> Result<Redis, StartError> {

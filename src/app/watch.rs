@@ -1,42 +1,91 @@
-//! Watches the store, so that an outage has a beginning and an end in the log and a gauge in the metrics.
+//! Watches the store, so that an outage has a beginning and an end in the log and a length in the metrics, and so has
+//! the writing back of what was learnt meanwhile.
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::time::Duration;
 
-use crate::store::Store;
+use crate::clock::{self, Monotonic};
+use crate::dispatch::{Dispatch, WriteBack};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Degraded;
 
 /// How often to look. An outage that is over sooner costs nobody more than a time-out.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Looks at `store` for as long as it is polled.
-pub(super) async fn store(store: &Store, metrics: &Metrics) -> Infallible {
-    let mut outage: Option<Duration> = None;
+/// Looks at the store of `dispatch` for as long as it is polled.
+pub(super) async fn store(dispatch: &Dispatch, metrics: &Metrics) -> Infallible {
+    let mut outage = None;
+    let mut before = WriteBack::default();
+    let mut recovery = None;
     loop {
-        let now = store.outage();
+        let store = &dispatch.stores().shared;
+        let (now, back) = (store.outage(), dispatch.write_back());
         match (outage, now) {
             (None, Some(lasted)) => {
-                metrics.store_degraded(Degraded::Yes);
-                tracing::error!(
-                    store = store.kind(),
-                    outage_ms = millis(lasted),
-                    "the store cannot be asked: store.on_store_error decides now"
-                );
+                before = back;
+                recovery = None;
+                began(store.kind(), lasted, metrics);
             }
             (Some(lasted), None) => {
-                metrics.store_degraded(Degraded::No);
-                tracing::info!(
-                    store = store.kind(),
-                    outage_ms = millis(lasted),
-                    "the store answers again"
-                );
+                ended(store.kind(), lasted, &back, metrics);
+                recovery = Some(Recovery { before, began: clock::monotonic() });
             }
             (None, None) | (Some(_), Some(_)) => {}
         }
+        let longer = now.unwrap_or_default().saturating_sub(outage.unwrap_or_default());
+        metrics.store_degraded_for(longer);
         outage = now;
+        if back.facts_waiting == 0
+            && let Some(recovery) = recovery.take()
+        {
+            recovery.over(&back);
+        }
         tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+fn began(store: &'static str, lasted: Duration, metrics: &Metrics) {
+    metrics.store_degraded(Degraded::Yes);
+    tracing::error!(
+        store,
+        outage_ms = millis(lasted),
+        "the store cannot be asked: store.on_store_error decides now"
+    );
+}
+
+fn ended(store: &'static str, lasted: Duration, back: &WriteBack, metrics: &Metrics) {
+    metrics.store_degraded(Degraded::No);
+    tracing::info!(
+        store,
+        outage_ms = millis(lasted),
+        facts_waiting = back.facts_waiting,
+        releases_waiting = back.releases_waiting,
+        "the store answers again"
+    );
+}
+
+/// The writing back after an outage.
+struct Recovery {
+    /// How far it was when the outage began.
+    before: WriteBack,
+    began: Monotonic,
+}
+
+impl Recovery {
+    /// Says that nothing is left to write back, if there was anything.
+    fn over(&self, back: &WriteBack) {
+        let facts_written = back.facts_written.saturating_sub(self.before.facts_written);
+        let facts_dropped = back.facts_dropped.saturating_sub(self.before.facts_dropped);
+        if facts_written + facts_dropped > 0 {
+            let took_ms = millis(clock::monotonic().since(self.began));
+            tracing::info!(
+                facts_written,
+                facts_dropped,
+                took_ms,
+                "what was learnt while the store was out is written back"
+            );
+        }
     }
 }
 

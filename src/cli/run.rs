@@ -189,8 +189,12 @@ pub fn misconfigured(error: LoadError) -> Failure {
     }
 }
 
-/// A start that failed: with the code of the system's refusal if there is one, else with that of the configuration.
+/// A start that failed: 69 if another process has what it needs, with the code of the system's refusal if there is one,
+/// else with that of the configuration.
 pub fn not_started(error: StartError) -> Failure {
+    if error.is_in_use() {
+        return Failure::new(Exit::Unavailable, error);
+    }
     let mut cause = error.source();
     let mut refusal = None;
     while let Some(error) = cause {
@@ -230,6 +234,7 @@ fn summarize(
     }
     match &config.store.kind {
         StoreKind::Memory => writeln!(talk, "  store     memory of this process")?,
+        StoreKind::Disk(disk) => writeln!(talk, "  store     {}", disk.path.display())?,
         StoreKind::Redis(redis) => {
             writeln!(talk, "  store     Redis {}", redis.servers)?;
         }

@@ -32,7 +32,7 @@ struct Build {
     os: &'static str,
     architecture: &'static str,
     tls: &'static str,
-    stores: [&'static str; 2],
+    stores: [&'static str; 3],
 }
 
 const BUILD: Build = Build {
@@ -43,7 +43,7 @@ const BUILD: Build = Build {
     os: consts::OS,
     architecture: consts::ARCH,
     tls: "rustls with aws-lc-rs",
-    stores: ["memory", "redis"],
+    stores: ["memory", "disk", "redis"],
 };
 
 /// Prints it.

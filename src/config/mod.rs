@@ -40,7 +40,7 @@ pub use load::{
 };
 pub use problem::{Problem, Problems};
 pub use show::{Key, schema, show};
-pub use store::{Redis, RedisServers, Sentinel, Store, StoreKind, WaitReplicas};
+pub use store::{Disk, Redis, RedisServers, Sentinel, Store, StoreKind, WaitReplicas};
 
 /// Everything an operator can choose. Made by [`load`] alone.
 #[derive(Clone)]

@@ -1,6 +1,7 @@
 //! `[store]` as it is in force: where records are held.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -12,7 +13,7 @@ use super::{HostPort, UpstreamTls};
 pub struct Store {
     /// Which store.
     pub kind: StoreKind,
-    /// How much memory records of this process may take, in bytes: all of them, or the local ones beside Redis.
+    /// How much memory records of this process may take, in bytes: all of them, or the local ones beside a file or Redis.
     pub memory_bytes_max: usize,
 }
 
@@ -21,8 +22,21 @@ pub struct Store {
 pub enum StoreKind {
     /// This process's memory: one gateway.
     Memory,
+    /// A file of this machine: one gateway, which remembers through a restart.
+    Disk(Disk),
     /// Redis: any number of gateways.
     Redis(Box<Redis>),
+}
+
+/// A file of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// The file; its folder must be there.
+    pub path: PathBuf,
+    /// How much of the disk records may take, in bytes.
+    pub bytes_max: usize,
+    /// From asking to the reply; less than [`Claim::guard`](super::Claim::guard).
+    pub operation_timeout: Duration,
 }
 
 /// Redis: one server, or several that stand in for each other.

@@ -55,6 +55,7 @@ pub(super) struct Bytes(pub(super) usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Memory,
+    Disk,
     Redis,
 }
 
@@ -231,7 +232,7 @@ macro_rules! choice {
 }
 
 choice! {
-    Kind { "memory" => Memory, "redis" => Redis } "\"memory\" or \"redis\"";
+    Kind { "memory" => Memory, "disk" => Disk, "redis" => Redis } "\"memory\", \"disk\" or \"redis\"";
     OnError { "local" => Local, "reject" => Reject, "reject-then-local" => RejectThenLocal }
         "\"local\", \"reject\" or \"reject-then-local\"";
     OnAmbiguous { "retry" => Retry, "suppress" => Suppress } "\"retry\" or \"suppress\"";

@@ -28,6 +28,7 @@ use crate::webhook::verify::Webhook;
 
 use flights::{Boarded, Flights, Lead};
 use unfinished::Backlog;
+pub use unfinished::WriteBack;
 
 /// Where a path's events go, and on what terms.
 pub struct Route {
@@ -121,7 +122,7 @@ impl Dispatch {
     /// Nothing under way. [`Dispatch::finish`] must run beside it.
     pub fn new(options: Options, stores: Stores, metrics: Arc<Metrics>) -> Self {
         let flights = Flights::new(options.followers_max);
-        let (options, backlog) = (ArcSwap::from_pointee(options), Backlog::default());
+        let (options, backlog) = (ArcSwap::from_pointee(options), Backlog::new());
         Self { options, stores, flights, backlog, metrics }
     }
 
@@ -145,9 +146,9 @@ impl Dispatch {
         self.flights.len()
     }
 
-    /// How many operations wait for the store.
-    pub fn unfinished(&self) -> usize {
-        self.backlog.len()
+    /// How far the writing back of what the store does not know yet has come.
+    pub fn write_back(&self) -> WriteBack {
+        self.backlog.write_back()
     }
 
     /// Takes one copy to its conclusion. Not cancel safe: the caller runs it detached from its sender, or a claim may

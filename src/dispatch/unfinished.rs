@@ -1,10 +1,12 @@
 //! What could not be recorded at once: settles and releases, retried in the background until they no longer matter.
 //!
 //! The queue is bounded; what finds no place, and what is given up, is counted and logged, since each may cost one more
-//! copy. Deciding what is unfinished is left to `claim::exchange`.
+//! copy. When the store returns after an outage, what was learnt meanwhile is written back no faster than it can take
+//! beside its own work. Deciding what is unfinished is left to `claim::exchange`.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -13,16 +15,20 @@ use tokio_util::sync::CancellationToken;
 use crate::claim::record::Operation;
 use crate::claim::{Key, Owner};
 use crate::clock::{self, Monotonic};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
-/// How many operations may wait: some seconds of a busy gateway, or about 8 MiB.
+/// How many operations may wait: a minute of a busy gateway, or about 8 MiB.
 const WAITING_MAX: usize = 65_536;
 /// Between two tries while the store cannot be asked.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Of what is written back, how much goes to the store in each [`BURST_INTERVAL`]: a thousand operations a second from
+/// each gateway. A store that has just come back meets the senders' retries, too.
+const BURST_MAX: u32 = 100;
+const BURST_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One operation that the shared store has not recorded yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unfinished {
     /// Of the record.
     pub(super) key: Key,
@@ -34,62 +40,123 @@ pub(super) struct Unfinished {
     pub(super) until: Monotonic,
 }
 
+/// How far the writing back has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteBack {
+    /// How many results of forwards wait for the store.
+    pub facts_waiting: usize,
+    /// How many leases wait to be given up there.
+    pub releases_waiting: usize,
+    /// How many results have been written back, since the start.
+    pub facts_written: u64,
+    /// How many results were given up, since the start.
+    pub facts_dropped: u64,
+}
+
 /// The queue of them.
-#[derive(Default)]
 pub(super) struct Backlog {
-    waiting: Mutex<VecDeque<Unfinished>>,
+    waiting: Mutex<Waiting>,
     filled: Notify,
+    facts_written: AtomicU64,
+    facts_dropped: AtomicU64,
 }
 
 impl Backlog {
-    /// Takes `unfinished` in, or counts it as lost.
+    /// Empty.
+    pub(super) fn new() -> Self {
+        Self {
+            waiting: Mutex::new(Waiting::new(WAITING_MAX)),
+            filled: Notify::new(),
+            facts_written: AtomicU64::new(0),
+            facts_dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes `unfinished` in; what has to go for it, or itself, counts as lost.
     pub(super) fn add(&self, unfinished: Unfinished, metrics: &Metrics) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() < WAITING_MAX {
-            waiting.push_back(unfinished);
-            drop(waiting);
-            self.filled.notify_one();
-        } else {
-            drop(waiting);
-            give_up(&unfinished, "the queue of unfinished operations is full", metrics);
+        let mut waiting = self.waiting();
+        let lost = waiting.push(unfinished);
+        metrics.unfinished(waiting.len());
+        drop(waiting);
+        if let Some(lost) = lost {
+            self.give_up(&lost, "the queue of unfinished operations is full", metrics);
+        }
+        self.filled.notify_one();
+    }
+
+    /// How far the writing back has come.
+    pub(super) fn write_back(&self) -> WriteBack {
+        let waiting = self.waiting();
+        WriteBack {
+            facts_waiting: waiting.facts.len(),
+            releases_waiting: waiting.releases.len(),
+            facts_written: self.facts_written.load(Ordering::Relaxed),
+            facts_dropped: self.facts_dropped.load(Ordering::Relaxed),
         }
     }
 
-    /// How many wait.
-    pub(super) fn len(&self) -> usize {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).len()
+    /// Records them at `store` until `stop`; then makes one last try for each and returns. An outage is common to all
+    /// of them, so one that fails holds the others.
+    pub(super) async fn work(&self, store: &Store, metrics: &Metrics, stop: CancellationToken) {
+        let mut pace = Pace::new(clock::monotonic());
+        let mut facts_lost: u64 = 0;
+        while let Some(next) = self.next(metrics, &stop).await {
+            let pause = match self.record(&next, store, metrics).await {
+                Ok(()) => pace.spend(clock::monotonic()).unwrap_or_default(),
+                Err(_) if stop.is_cancelled() => {
+                    facts_lost += u64::from(self.count_lost(&next, metrics));
+                    Duration::ZERO
+                }
+                // One record is at fault, and must not hold the others.
+                Err(error) if clock::monotonic() >= next.until || error.concerns_one_record() => {
+                    self.give_up(&next, &error.to_string(), metrics);
+                    Duration::ZERO
+                }
+                Err(_) => {
+                    self.waiting().put_back(next);
+                    PAUSE
+                }
+            };
+            sleep(pause, &stop).await;
+        }
+        if facts_lost > 0 {
+            tracing::error!(
+                facts_lost,
+                "the store is out at the end: later copies of these events may be forwarded again"
+            );
+        }
     }
 
-    /// Records them at `store`, in order, until `stop`; then makes one last try for each and returns. An outage is
-    /// common to all of them, so one that fails holds the others.
-    pub(super) async fn work(
+    /// Whatever the store replies, it knows now. A settle that finds no lease, or another's, and a release that finds
+    /// none of its own, are nothing unusual here: the claim may never have come there.
+    async fn record(
         &self,
+        next: &Unfinished,
         store: &Store,
-        metrics: &Arc<Metrics>,
-        stop: CancellationToken,
-    ) {
-        while let Some(next) = self.next(&stop).await {
-            let recorded = store.execute(next.key, next.owner, next.operation).await;
-            let Err(error) = recorded else { continue };
-            if clock::monotonic() >= next.until || stop.is_cancelled() {
-                give_up(&next, &error.to_string(), metrics);
-                continue;
-            }
-            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_front(next);
-            tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
-                () = stop.cancelled() => {}
-            }
+        metrics: &Metrics,
+    ) -> Result<(), StoreError> {
+        let reply = store.execute(next.key, next.owner, next.operation).await?;
+        metrics.written_back(next.operation, reply);
+        metrics.unfinished(self.waiting().len());
+        if is_fact(&next.operation) {
+            self.facts_written.fetch_add(1, Ordering::Relaxed);
         }
+        Ok(())
     }
 
-    /// The oldest; waits for one until `stop`. `None` once stopped and empty.
-    async fn next(&self, stop: &CancellationToken) -> Option<Unfinished> {
+    /// The next that still matters; waits for one until `stop`. `None` once stopped and empty.
+    async fn next(&self, metrics: &Metrics, stop: &CancellationToken) -> Option<Unfinished> {
         loop {
             let filled = self.filled.notified();
-            let oldest = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            if oldest.is_some() || stop.is_cancelled() {
-                return oldest;
+            let next = self.waiting().pop();
+            match next {
+                Some(next) if next.until <= clock::monotonic() => {
+                    self.give_up(&next, "it waited too long", metrics);
+                    continue;
+                }
+                Some(next) => return Some(next),
+                None if stop.is_cancelled() => return None,
+                None => {}
             }
             tokio::select! {
                 () = filled => {}
@@ -97,13 +164,187 @@ impl Backlog {
             }
         }
     }
+
+    /// Says that an operation is lost, and what that may cost.
+    fn give_up(&self, lost: &Unfinished, reason: &str, metrics: &Metrics) {
+        if self.count_lost(lost, metrics) {
+            tracing::error!(
+                key = %lost.key, operation = ?lost.operation, reason,
+                "could not record the end of a forward: a later copy of this event may be forwarded again"
+            );
+        } else {
+            // Its lease, if there is one, lapses by itself.
+            tracing::debug!(key = %lost.key, operation = ?lost.operation, reason, "a lease was not given up");
+        }
+    }
+
+    /// Counts an operation as lost; whether it is a fact.
+    fn count_lost(&self, lost: &Unfinished, metrics: &Metrics) -> bool {
+        let is_fact = is_fact(&lost.operation);
+        metrics.unfinished_dropped(lost.operation);
+        metrics.unfinished(self.waiting().len());
+        self.facts_dropped.fetch_add(u64::from(is_fact), Ordering::Relaxed);
+        is_fact
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Says that an operation is lost, and what that may cost.
-fn give_up(lost: &Unfinished, reason: &str, metrics: &Metrics) {
-    metrics.unfinished_dropped();
-    tracing::error!(
-        key = %lost.key, operation = ?lost.operation, reason,
-        "could not record the end of a forward: a later copy of this event may be forwarded again"
-    );
+/// That the backend has an event is a fact, and worth more than a lease that is given up before it lapses.
+const fn is_fact(operation: &Operation) -> bool {
+    match operation {
+        Operation::Settle { .. } => true,
+        Operation::Claim { .. } | Operation::Release { .. } => false,
+    }
+}
+
+/// No pause is none: the runtime's timers would make a millisecond of it.
+async fn sleep(pause: Duration, stop: &CancellationToken) {
+    if pause.is_zero() {
+        return;
+    }
+    tokio::select! {
+        () = tokio::time::sleep(pause) => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// What waits, the oldest first.
+struct Waiting {
+    facts: VecDeque<Unfinished>,
+    releases: VecDeque<Unfinished>,
+    max: usize,
+}
+
+impl Waiting {
+    const fn new(max: usize) -> Self {
+        Self { facts: VecDeque::new(), releases: VecDeque::new(), max }
+    }
+
+    fn len(&self) -> usize {
+        self.facts.len() + self.releases.len()
+    }
+
+    /// Returns what has to go: the oldest release, whose lease ends first; else, for a fact, the oldest fact, whose
+    /// copies have mostly come; else `new` itself.
+    fn push(&mut self, new: Unfinished) -> Option<Unfinished> {
+        let lost = if self.len() < self.max { None } else { self.releases.pop_front() };
+        let full = self.len() >= self.max;
+        if !is_fact(&new.operation) {
+            if full {
+                return Some(new);
+            }
+            self.releases.push_back(new);
+            return lost;
+        }
+        let lost = if full { self.facts.pop_front() } else { lost };
+        self.facts.push_back(new);
+        lost
+    }
+
+    /// Facts first. While the store is out, releases that no longer matter come to light one by one.
+    fn pop(&mut self) -> Option<Unfinished> {
+        self.facts.pop_front().or_else(|| self.releases.pop_front())
+    }
+
+    /// Where it was.
+    fn put_back(&mut self, unfinished: Unfinished) {
+        if is_fact(&unfinished.operation) {
+            self.facts.push_front(unfinished);
+        } else {
+            self.releases.push_front(unfinished);
+        }
+    }
+}
+
+/// Holds what is written back to its rate.
+struct Pace {
+    began: Monotonic,
+    spent: u32,
+}
+
+impl Pace {
+    const fn new(now: Monotonic) -> Self {
+        Self { began: now, spent: 0 }
+    }
+
+    /// One more was recorded; returns how long to wait before the next.
+    fn spend(&mut self, now: Monotonic) -> Option<Duration> {
+        if now.since(self.began) >= BURST_INTERVAL {
+            *self = Self::new(now);
+        }
+        self.spent += 1;
+        if self.spent < BURST_MAX {
+            return None;
+        }
+        let pause = BURST_INTERVAL.saturating_sub(now.since(self.began));
+        *self = Self::new(now.plus(pause));
+        Some(pause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claim::record::Ending;
+    use crate::claim::{Digest, Verdict};
+
+    const WINDOW: Duration = Duration::from_hours(1);
+
+    const fn at(millis: u64) -> Monotonic {
+        Monotonic::from_origin(Duration::from_millis(millis))
+    }
+
+    fn unfinished(number: u8, operation: Operation) -> Unfinished {
+        Unfinished { key: Key([number; 16]), owner: Owner(1), operation, until: at(10_000) }
+    }
+
+    fn fact(number: u8) -> Unfinished {
+        let verdict = Verdict::Delivered(200);
+        unfinished(number, Operation::Settle { verdict, digest: Digest(0), window: WINDOW })
+    }
+
+    fn release(number: u8) -> Unfinished {
+        let (ending, pause) = (Ending::Failed, Duration::ZERO);
+        unfinished(number, Operation::Release { ending, pause, window: WINDOW })
+    }
+
+    #[test]
+    fn when_it_overflows_releases_go_before_facts() {
+        let mut waiting = Waiting::new(3);
+        for each in [release(1), fact(2), release(3)] {
+            assert_eq!(waiting.push(each), None);
+        }
+        assert_eq!(waiting.push(release(4)), Some(release(1)), "the oldest of its kind");
+        assert_eq!(waiting.push(fact(5)), Some(release(3)));
+        assert_eq!(waiting.push(fact(6)), Some(release(4)));
+        assert_eq!(waiting.push(release(7)), Some(release(7)), "a fact does not go for a release");
+        assert_eq!(waiting.push(fact(8)), Some(fact(2)), "among facts the oldest goes");
+        let left: Vec<_> = std::iter::from_fn(|| waiting.pop()).collect();
+        assert_eq!(left, [fact(5), fact(6), fact(8)]);
+    }
+
+    #[test]
+    fn facts_are_written_back_first_and_one_that_failed_keeps_its_place() {
+        let mut waiting = Waiting::new(9);
+        for each in [release(1), fact(2), fact(3)] {
+            waiting.push(each);
+        }
+        let first = waiting.pop().unwrap();
+        assert_eq!(first, fact(2));
+        waiting.put_back(first);
+        let left: Vec<_> = std::iter::from_fn(|| waiting.pop()).collect();
+        assert_eq!(left, [fact(2), fact(3), release(1)]);
+    }
+
+    #[test]
+    fn a_burst_is_followed_by_a_pause_and_a_lone_operation_by_none() {
+        let mut pace = Pace::new(at(0));
+        let pauses: Vec<_> = (0..250).filter_map(|_| pace.spend(at(0))).collect();
+        assert_eq!(pauses, [BURST_INTERVAL, BURST_INTERVAL]);
+        let mut pace = Pace::new(at(0));
+        assert!((0..500).all(|number| pace.spend(at(10 * number)).is_none()), "never so fast");
+    }
 }

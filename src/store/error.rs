@@ -1,5 +1,6 @@
 //! Why an operation could not be performed.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Why a store did not perform an operation, or did not say so.
@@ -38,6 +39,17 @@ pub enum StoreError {
     /// Its certificate is not accepted.
     #[error("the store's certificate is not trusted")]
     Untrusted(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Another process has its file.
+    #[error("the store's file {} is open in another process", .0.display())]
+    InUse(PathBuf),
+    /// Its file cannot be opened, read or written.
+    #[error("the store's file {} cannot be used", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The options contradict themselves, or hold what cannot be read.
     #[error("the store's options are wrong: {0}")]
     Options(String),
@@ -58,6 +70,8 @@ impl StoreError {
             Self::Foreign(_) => "foreign",
             Self::Unsupported(_) => "unsupported",
             Self::Untrusted(_) => "untrusted",
+            Self::InUse(_) => "in_use",
+            Self::File { .. } => "file",
             Self::Options(_) => "options",
         }
     }
@@ -76,6 +90,8 @@ impl StoreError {
             | Self::Foreign(_)
             | Self::Unsupported(_)
             | Self::Untrusted(_)
+            | Self::InUse(_)
+            | Self::File { .. }
             | Self::Options(_) => true,
         }
     }
@@ -93,7 +109,7 @@ impl StoreError {
                 "the server says what it lacks: memory, a master, or the end of its start"
             }
             Self::Unexpected(_) => "check that the address is a Redis server's",
-            Self::Full => "allow the memory store more bytes",
+            Self::Full => "allow the store more bytes",
             Self::Credentials(_) => {
                 "check the user name and the password; without a user name Redis takes `default`"
             }
@@ -112,12 +128,18 @@ impl StoreError {
             Self::Untrusted(_) => {
                 "check the CA file, and that the certificate is valid now and names the host as it is configured"
             }
+            Self::InUse(_) => {
+                "`fuser -v` on the file names that process; give each gateway a file of its own, or let them share a Redis"
+            }
+            Self::File { .. } => {
+                "check that its folder is there, writable for this user and not full, and that store.disk.path names the right file"
+            }
             Self::Options(_) => "correct the setting",
         }
     }
 
     /// Whether the server itself works, and this one record is at fault.
-    pub(super) const fn concerns_one_record(&self) -> bool {
+    pub const fn concerns_one_record(&self) -> bool {
         matches!(self, Self::Foreign(_))
     }
 
@@ -131,9 +153,13 @@ impl StoreError {
             | Self::Credentials(_)
             | Self::Unsupported(_)
             | Self::Untrusted(_) => true,
-            Self::Open | Self::Full | Self::Permission(_) | Self::Foreign(_) | Self::Options(_) => {
-                false
-            }
+            Self::Open
+            | Self::Full
+            | Self::Permission(_)
+            | Self::Foreign(_)
+            | Self::InUse(_)
+            | Self::File { .. }
+            | Self::Options(_) => false,
         }
     }
 }

@@ -1,10 +1,12 @@
-//! Where records are kept: in this process's memory, or in a Redis that several gateways share.
+//! Where records are kept: in this process's memory, in a file of this machine, or in a Redis that several gateways
+//! share.
 //!
 //! Every store does what [`claim::record::apply`](crate::claim::record::apply) says; a conformance test holds them to
 //! it. What to do when a store cannot be asked is left to `claim::exchange`; performing that, and counting, to
 //! `dispatch`.
 
 pub mod breaker;
+pub mod disk;
 mod error;
 pub mod memory;
 pub mod redis;
@@ -12,6 +14,7 @@ pub mod redis;
 use std::convert::Infallible;
 use std::time::Duration;
 
+pub use disk::Disk;
 pub use error::StoreError;
 pub use memory::Memory;
 pub use redis::Redis;
@@ -24,6 +27,8 @@ use crate::clock;
 pub enum Store {
     /// This process's memory.
     Memory(Memory),
+    /// A file of this machine, which this process has to itself.
+    Disk(Disk),
     /// A Redis server, shared by the gateways that use the same prefix.
     Redis(Redis),
 }
@@ -41,6 +46,7 @@ impl Store {
     ) -> Result<Reply, StoreError> {
         match self {
             Self::Memory(memory) => memory.execute(key, owner, operation, clock::monotonic()),
+            Self::Disk(disk) => disk.execute(key, owner, operation).await,
             Self::Redis(redis) => redis.execute(key, owner, operation).await,
         }
     }
@@ -51,6 +57,7 @@ impl Store {
     pub async fn check(&self) -> Result<Vec<String>, StoreError> {
         match self {
             Self::Memory(_) => Ok(Vec::new()),
+            Self::Disk(disk) => Ok(disk.warnings()),
             Self::Redis(redis) => redis.check().await,
         }
     }
@@ -61,6 +68,7 @@ impl Store {
     pub async fn probe_loop(&self) -> Infallible {
         match self {
             Self::Memory(_) => std::future::pending().await,
+            Self::Disk(disk) => disk.probe_loop().await,
             Self::Redis(redis) => redis.probe_loop().await,
         }
     }
@@ -69,6 +77,7 @@ impl Store {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Memory(_) => "memory",
+            Self::Disk(_) => "disk",
             Self::Redis(_) => "redis",
         }
     }
@@ -77,7 +86,16 @@ impl Store {
     pub fn outage(&self) -> Option<Duration> {
         match self {
             Self::Memory(_) => None,
+            Self::Disk(disk) => disk.outage(),
             Self::Redis(redis) => redis.outage(),
+        }
+    }
+
+    /// Lets go of what must be closed in order. What is asked later fails. To be bounded by the caller.
+    pub async fn close(&self) {
+        match self {
+            Self::Memory(_) | Self::Redis(_) => {}
+            Self::Disk(disk) => disk.close().await,
         }
     }
 }

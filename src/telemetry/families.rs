@@ -1,5 +1,7 @@
 //! The families that [`super::metrics`] counts in: their names and help texts. Names are in base units.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -29,7 +31,6 @@ pub(super) struct Webhooks {
     pub(super) fenced: Counter,
     pub(super) key_conflicts: Counter,
     pub(super) would_collapse: Counter,
-    pub(super) unfinished_dropped: Counter,
     pub(super) panics: Counter,
     pub(super) in_flight: Gauge,
     pub(super) relayed: Family<labels::Relay, Counter>,
@@ -45,9 +46,17 @@ pub(super) struct Durations {
 pub(super) struct Stores {
     pub(super) operations: Family<labels::Store, Counter>,
     pub(super) degraded: Gauge,
+    pub(super) degraded_seconds: Counter<f64, AtomicU64>,
+    pub(super) unfinished: Gauge,
+    pub(super) written_back: Family<labels::Store, Counter>,
+    pub(super) unfinished_dropped: Family<labels::StoreTime, Counter>,
     pub(super) memory_records: Gauge,
     pub(super) memory_bytes: Gauge,
     pub(super) memory_evicted: Counter,
+    pub(super) disk_records: Gauge,
+    pub(super) disk_bytes: Gauge,
+    pub(super) disk_evicted: Counter,
+    pub(super) disk_set_aside: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -83,15 +92,7 @@ impl Webhooks {
             fenced,
             ..
         } = &new;
-        let Self {
-            key_conflicts,
-            would_collapse,
-            unfinished_dropped,
-            panics,
-            in_flight,
-            relayed,
-            ..
-        } = &new;
+        let Self { key_conflicts, would_collapse, panics, in_flight, relayed, .. } = &new;
         into.register("webhooks_received", "Copies that arrived", received.clone());
         into.register(
             "webhooks_answered",
@@ -126,11 +127,6 @@ impl Webhooks {
             "Forwarded in shadow mode only",
             would_collapse.clone(),
         );
-        into.register(
-            "unfinished_dropped",
-            "Settles and releases no store ever took",
-            unfinished_dropped.clone(),
-        );
         into.register("exchange_panics", "Exchanges that ended in a panic", panics.clone());
         into.register("in_flight", "Copies being worked on", in_flight.clone());
         into.register("relay_requests", "Requests relayed untouched", relayed.clone());
@@ -141,7 +137,7 @@ impl Webhooks {
 impl Stores {
     pub(super) fn registered(into: &mut Registry) -> Self {
         let new = Self::default();
-        let Self { operations, degraded, memory_records, memory_bytes, memory_evicted } = &new;
+        let Self { operations, degraded, memory_records, memory_bytes, memory_evicted, .. } = &new;
         into.register("store_operations", "Operations, by what came of them", operations.clone());
         into.register("store_degraded", "1 while the store cannot be asked", degraded.clone());
         into.register(
@@ -156,6 +152,8 @@ impl Stores {
             "Records that went before their window ended",
             memory_evicted.clone(),
         );
+        new.register_unfinished(into);
+        new.register_disk(into);
         new
     }
 }
@@ -182,6 +180,49 @@ impl Reloads {
             success.clone(),
         );
         new
+    }
+}
+
+impl Stores {
+    fn register_unfinished(&self, into: &mut Registry) {
+        let Self { degraded_seconds, unfinished, written_back, unfinished_dropped, .. } = self;
+        let help = "How long the store could not be asked";
+        into.register_with_unit("store_degraded", help, Unit::Seconds, degraded_seconds.clone());
+        into.register(
+            "unfinished",
+            "Settles and releases that wait for the store",
+            unfinished.clone(),
+        );
+        into.register(
+            "written_back",
+            "Settles and releases that had waited and were recorded, by what the store said",
+            written_back.clone(),
+        );
+        for operation in [labels::StoreOperation::Settle, labels::StoreOperation::Release] {
+            drop(unfinished_dropped.get_or_create(&labels::StoreTime { operation }));
+        }
+        into.register(
+            "unfinished_dropped",
+            "Settles and releases no store ever took",
+            unfinished_dropped.clone(),
+        );
+    }
+
+    fn register_disk(&self, into: &mut Registry) {
+        let Self { disk_records, disk_bytes, disk_evicted, disk_set_aside, .. } = self;
+        into.register("store_disk_records", "Records in the store's file", disk_records.clone());
+        let help = "How large the store's file is";
+        into.register_with_unit("store_disk", help, Unit::Bytes, disk_bytes.clone());
+        into.register(
+            "store_disk_evicted",
+            "Records of the file that went before their window ended",
+            disk_evicted.clone(),
+        );
+        into.register(
+            "store_disk_files_set_aside",
+            "Files that were found damaged; the store went on with a new one",
+            disk_set_aside.clone(),
+        );
     }
 }
 

@@ -161,6 +161,14 @@ impl Metrics {
         self.store.memory_evicted.inner().store(evicted, Ordering::Relaxed);
     }
 
+    /// What the store's file holds and how large it is; `evicted` and `set_aside` since the start.
+    pub fn store_disk(&self, records: u64, file_bytes: u64, evicted: u64, set_aside: u64) {
+        self.store.disk_records.set(gauge(records));
+        self.store.disk_bytes.set(gauge(file_bytes));
+        self.store.disk_evicted.inner().store(evicted, Ordering::Relaxed);
+        self.store.disk_set_aside.inner().store(set_aside, Ordering::Relaxed);
+    }
+
     /// How a key was found; `basis` is the `label()` of `webhook::key::Basis`.
     pub fn identified(&self, basis: &'static str) {
         self.webhooks.basis.get_or_create(&labels::Basis { basis }).inc();
@@ -191,9 +199,26 @@ impl Metrics {
         self.webhooks.would_collapse.inc();
     }
 
+    /// So many settles and releases wait for the store.
+    pub fn unfinished(&self, waiting: usize) {
+        self.store.unfinished.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
+    /// A settle or release that had waited was recorded.
+    pub fn written_back(&self, operation: Operation, reply: Reply) {
+        let (operation, result) = (operation.into(), labels::reply_label(reply));
+        self.store.written_back.get_or_create(&labels::Store { operation, result }).inc();
+    }
+
     /// A settle or release was given up before a store had taken it.
-    pub fn unfinished_dropped(&self) {
-        self.webhooks.unfinished_dropped.inc();
+    pub fn unfinished_dropped(&self, operation: Operation) {
+        let set = labels::StoreTime { operation: operation.into() };
+        self.store.unfinished_dropped.get_or_create(&set).inc();
+    }
+
+    /// The store has been out for so much longer.
+    pub fn store_degraded_for(&self, more: Duration) {
+        self.store.degraded_seconds.inc_by(more.as_secs_f64());
     }
 
     /// An exchange panicked. It alone fails: its lease lapses, and the sender's retry wins.

@@ -34,8 +34,12 @@ fn state() -> (State, Arc<Mutex<Option<Duration>>>) {
     let outage = Arc::new(Mutex::new(None));
     let asked = Arc::clone(&outage);
     let memory = Some(MemoryUse { records: 3, bytes: 300, evicted: 7 });
-    let store =
-        Arc::new(move || StoreHealth { kind: "redis", outage: *asked.lock().unwrap(), memory });
+    let store = Arc::new(move || StoreHealth {
+        kind: "redis",
+        outage: *asked.lock().unwrap(),
+        memory,
+        disk: None,
+    });
     let (metrics, readiness) = (Metrics::new(), Arc::new(Readiness::new()));
     (State { metrics, readiness, store, status: Arc::new(status) }, outage)
 }

@@ -32,6 +32,7 @@ mod relay;
 mod reload;
 mod store;
 mod store_cluster;
+mod store_disk;
 mod store_errors;
 mod store_faults;
 mod store_memory;

@@ -1,6 +1,6 @@
-//! One sequence of operations through `apply`, memory and Redis: equal replies, equal records, equal expiries.
+//! One sequence of operations through `apply`, memory, disk and Redis: equal replies, equal records, equal expiries.
 //!
-//! Redis' clock cannot be set, so terms are either so long that none ends during the test, or so short that the step
+//! The clocks of Redis and of the disk store cannot be set, so terms are either so long that none ends during the test, or so short that the step
 //! waits for their end. What is left of a long one is compared within [`TOLERANCE`].
 
 use std::collections::HashMap;
@@ -12,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use oncehook::claim::record::{self, Ending, Operation, Record, Reply, StoreTime};
 use oncehook::claim::{Digest, Key, Owner, Verdict};
 use oncehook::clock;
+use oncehook::store::disk::Disk;
 use oncehook::store::memory::{self, Memory};
 use oncehook::store::redis::{Options, Redis};
 use proptest::prelude::*;
@@ -19,7 +20,7 @@ use proptest::test_runner::{Config, TestError, TestRunner};
 
 use crate::support::cluster::RedisCluster;
 use crate::support::redis::{RedisServer, Settings, redis_6_2, until};
-use crate::support::store::{options, options_at};
+use crate::support::store::{OnDisk, options, options_at};
 
 /// Longer than the test.
 const LONG: Duration = Duration::from_hours(1);
@@ -138,12 +139,14 @@ impl Subject {
 fn conform(cases: u32, start: impl AsyncFnOnce() -> Subject) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let subject = runtime.block_on(start());
+    let folder = tempfile::tempdir().unwrap();
+    let disk = OnDisk::open(&folder.path().join("records.redb")).store;
     let mut runner =
         TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let case = std::cell::Cell::new(0_u64);
     let outcome = runner.run(&steps(), |steps| {
         case.set(case.get() + 1);
-        runtime.block_on(run(&subject, case.get(), &steps));
+        runtime.block_on(run(&subject, &disk, case.get(), &steps));
         Ok(())
     });
     match outcome {
@@ -154,13 +157,13 @@ fn conform(cases: u32, start: impl AsyncFnOnce() -> Subject) {
 }
 
 #[test]
-fn apply_memory_and_redis_are_one_machine() {
+fn apply_memory_disk_and_redis_are_one_machine() {
     conform(96, async || Subject::one(RedisServer::start().await));
 }
 
 /// `./test` installs that version where it can, and says so where it cannot.
 #[test]
-fn apply_memory_and_redis_6_2_are_one_machine() {
+fn apply_memory_disk_and_redis_6_2_are_one_machine() {
     let Some(binary) = redis_6_2() else {
         eprintln!("NOT TESTED: there is no Redis 6.2 (./test --install installs one)");
         return;
@@ -174,7 +177,7 @@ fn apply_memory_and_redis_6_2_are_one_machine() {
 }
 
 #[test]
-fn apply_memory_and_a_redis_cluster_are_one_machine() {
+fn apply_memory_disk_and_a_redis_cluster_are_one_machine() {
     conform(48, async || {
         let cluster = RedisCluster::start().await;
         let options = Options { endpoint: cluster.endpoint(), ..options_at(0) };
@@ -182,7 +185,7 @@ fn apply_memory_and_a_redis_cluster_are_one_machine() {
     });
 }
 
-async fn run(subject: &Subject, case: u64, steps: &[Step]) {
+async fn run(subject: &Subject, disk: &Disk, case: u64, steps: &[Step]) {
     let redis = &subject.redis;
     let memory = Memory::new(memory::Options { bytes_max: 1 << 20 });
     let mut model = Model::default();
@@ -202,6 +205,8 @@ async fn run(subject: &Subject, case: u64, steps: &[Step]) {
             "memory's record after step {index}"
         );
 
+        let by_disk = disk.execute(key, owner, step.operation).await.unwrap();
+        assert_near(by_disk, expected, &format!("the disk's reply to step {index}"));
         let by_redis = redis.execute(key, owner, step.operation).await.unwrap();
         assert_near(by_redis, expected, &format!("Redis' reply to step {index}"));
         if step.waits() {
@@ -209,6 +214,11 @@ async fn run(subject: &Subject, case: u64, steps: &[Step]) {
             until("the short term ends", async || clock::monotonic().since(finished) > 2 * SHORT)
                 .await;
         } else {
+            assert_eq!(
+                far(disk.record(key).await.unwrap()),
+                near(model.record(key, now), now),
+                "the disk's record after step {index}"
+            );
             let name = redis.name(key);
             let raw = match holders.entry(key) {
                 Entry::Occupied(known) => known.into_mut(),
@@ -241,6 +251,11 @@ fn assert_near(left: Reply, right: Reply, what: &str) {
         }
         _ => assert_eq!(left, right, "{what}"),
     }
+}
+
+/// The same of a record of the disk, whose clock is the civil one.
+fn far(record: Record) -> Record {
+    near(record, StoreTime(u64::try_from(clock::unix().since_epoch().as_millis()).unwrap()))
 }
 
 /// The record with its time replaced by whether it lies ahead.

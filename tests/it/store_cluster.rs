@@ -162,6 +162,14 @@ async fn a_killed_node_is_replaced_by_its_replica_and_the_others_notice_nothing(
         assert_eq!(store.execute(key(number), owner(1), CLAIM).await.unwrap(), WON);
     }
     assert!(calls(&cluster, "wait").await > 0);
+    let Store::Redis(redis) = &*store else { unreachable!() };
+    let slot = cluster.slot(&redis.name(key(EVENTS))).await;
+    let from = cluster.serving(slot).await;
+    let to = (from + 1) % 3;
+    cluster.open(slot, from, to).await;
+    let won = store.execute(key(EVENTS), owner(1), CLAIM).await.unwrap();
+    assert_eq!(won, WON, "where the slot goes, replicas are waited for too");
+    cluster.close(slot, from, to).await;
     cluster.nodes[0].kill();
     let began = clock::monotonic();
     let (mut failed, mut refused_at_once) = (0, 0);
@@ -187,6 +195,21 @@ async fn a_killed_node_is_replaced_by_its_replica_and_the_others_notice_nothing(
         let reply = store.execute(key(number), owner(2), CLAIM).await.unwrap();
         assert!(matches!(reply, Reply::Busy { .. }), "what a replica had counted: {reply:?}");
     }
+    let mut marked = [0, 0];
+    for number in EVENTS * 2..EVENTS * 2 + 60 {
+        let of_the_dead = cluster.nodes[1]
+            .command::<u16>(&["CLUSTER", "KEYSLOT", &redis.name(key(number))])
+            .await
+            < 5_000;
+        let reply = store.execute(key(number), owner(1), CLAIM).await;
+        if matches!(reply, Ok(Reply::Won { possible_duplicate: true, .. })) {
+            marked[usize::from(of_the_dead)] += 1;
+        }
+    }
+    assert!(
+        marked[1] > 0 && marked[0] < 10,
+        "the heir's first attempts may be second ones: {marked:?}"
+    );
 }
 
 #[tokio::test]

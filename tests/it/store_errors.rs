@@ -10,7 +10,7 @@ use oncehook::store::StoreError;
 use oncehook::store::redis::{Options, Redis};
 use tokio::task::JoinSet;
 
-use crate::support::redis::{RedisServer, Settings, until};
+use crate::support::redis::{RedisServer, Settings, until, versions};
 use crate::support::resp::{Answer, Scripted};
 use crate::support::store::{CLAIM, SETTLE, key, options, options_at, owner};
 
@@ -51,29 +51,32 @@ async fn states_of_a_server_that_pass() {
             "NOREPLICAS",
         ),
     ];
-    for (begin, end, word) in states {
-        let server = RedisServer::start().await;
-        let redis = persistent(options(&server));
-        let _: String = server.command(begin).await;
-        says(&redis, word).await;
-        let _: String = server.command(end).await;
-        works(&redis, word).await;
+    for settings in versions() {
+        for (begin, end, word) in states {
+            let server = RedisServer::start_with(settings.clone()).await;
+            let redis = persistent(options(&server));
+            let _: String = server.command(begin).await;
+            says(&redis, word).await;
+            let _: String = server.command(end).await;
+            works(&redis, word).await;
+        }
     }
 }
 
 #[tokio::test]
 async fn masterdown_a_replica_that_lost_its_master_and_may_not_serve_old_data() {
-    let server = RedisServer::start().await;
-    let redis = persistent(options(&server));
-    let _: String = server.command(&["CONFIG", "SET", "replica-serve-stale-data", "no"]).await;
-    let _: String = server.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
-    let error = redis.execute(key(1), owner(1), CLAIM).await.unwrap_err();
-    assert!(
-        matches!(&error, StoreError::Unavailable(text) if text.contains("MASTERDOWN")),
-        "{error}"
-    );
-    let _: String = server.command(&["REPLICAOF", "NO", "ONE"]).await;
-    works(&redis, "MASTERDOWN").await;
+    for settings in versions() {
+        let server = RedisServer::start_with(settings).await;
+        let redis = persistent(options(&server));
+        let _: String = server.command(&["CONFIG", "SET", "replica-serve-stale-data", "no"]).await;
+        let _: String = server.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
+        let error = redis.execute(key(1), owner(1), CLAIM).await.unwrap_err();
+        let is_told =
+            matches!(&error, StoreError::Unavailable(text) if text.contains("MASTERDOWN"));
+        assert!(is_told, "{error}");
+        let _: String = server.command(&["REPLICAOF", "NO", "ONE"]).await;
+        works(&redis, "MASTERDOWN").await;
+    }
 }
 
 #[tokio::test]

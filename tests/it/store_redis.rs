@@ -10,7 +10,7 @@ use oncehook::store::redis::{Endpoint, Options, Redis, WaitReplicas};
 use oncehook::store::{Store, StoreError};
 use tokio::task::JoinSet;
 
-use crate::support::redis::{RedisServer, Settings};
+use crate::support::redis::{RedisServer, Settings, versions};
 use crate::support::store::{CLAIM, RELEASE, SETTLE, credentials, key, options, owner};
 
 const WON: Reply = Reply::Won { attempt: 1, possible_duplicate: false };
@@ -109,14 +109,19 @@ async fn a_settled_record_takes_at_most_180_bytes_of_redis() {
 
 #[tokio::test]
 async fn the_least_privileges_suffice_and_the_check_tolerates_what_they_lack() {
-    let server = RedisServer::start_with(Settings::default().line(LEAST)).await;
-    let redis = store(least(&server));
-    let warnings = redis.check().await.unwrap();
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].contains("INFO") && warnings[0].contains("hint: +info"), "{warnings:?}");
-    let _: String = server.command(&["SCRIPT", "FLUSH"]).await;
-    for (operation, reply) in [(CLAIM, WON), (RELEASE, Reply::Done), (SETTLE, Reply::Fenced)] {
-        assert_eq!(redis.execute(key(1), owner(1), operation).await.unwrap(), reply);
+    for settings in versions() {
+        let server = RedisServer::start_with(settings.line(LEAST)).await;
+        let redis = store(least(&server));
+        let warnings = redis.check().await.unwrap();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(
+            warnings[0].contains("INFO") && warnings[0].contains("hint: +info"),
+            "{warnings:?}"
+        );
+        let _: String = server.command(&["SCRIPT", "FLUSH"]).await;
+        for (operation, reply) in [(CLAIM, WON), (RELEASE, Reply::Done), (SETTLE, Reply::Fenced)] {
+            assert_eq!(redis.execute(key(1), owner(1), operation).await.unwrap(), reply);
+        }
     }
 }
 
@@ -130,10 +135,15 @@ async fn a_user_who_may_not_do_what_is_needed_is_a_wrong_setting() {
         .into_iter()
         .chain([elsewhere])
     {
-        let server = RedisServer::start_with(Settings::default().line(&line)).await;
-        let error = store(least(&server)).check().await.expect_err(&line);
-        assert!(matches!(error, StoreError::Permission(_)), "{line}: {error}");
-        assert!(error.is_misconfigured() && error.hint().contains("+evalsha"), "{line}: {error}");
+        for settings in versions() {
+            let server = RedisServer::start_with(settings.line(&line)).await;
+            let error = store(least(&server)).check().await.expect_err(&line);
+            assert!(matches!(error, StoreError::Permission(_)), "{line}: {error}");
+            assert!(
+                error.is_misconfigured() && error.hint().contains("+evalsha"),
+                "{line}: {error}"
+            );
+        }
     }
 }
 

@@ -40,7 +40,11 @@ fn busy() -> Arc<Metrics> {
     metrics.fenced();
     metrics.key_conflict();
     metrics.would_collapse();
-    metrics.unfinished_dropped();
+    metrics.store_degraded_for(Duration::from_millis(1_500));
+    metrics.store_disk(1, 2, 3, 4);
+    metrics.unfinished(2);
+    metrics.written_back(settle, Reply::Fenced);
+    metrics.unfinished_dropped(settle);
     metrics.exchange_panicked();
     metrics.relayed(101);
     metrics.accept_failed();

@@ -1,31 +1,60 @@
 //! Which store it is, and whether it is told enough.
 
+use std::time::Duration;
+
 use secrecy::SecretString;
 
 use super::super::problem::Fault;
-use super::super::raw::store::{RawRedis, RawStore, Server};
+use super::super::raw::store::{RawDisk, RawRedis, RawStore, Server};
 use super::super::reader::Reader;
 use super::super::units::duration_text as text;
-use super::super::value::Kind;
-use super::super::{Claim, HostPort, Redis, RedisServers, Store, StoreKind, UpstreamTls};
+use super::super::value::{Kind, Value as _};
+use super::super::{Claim, Disk, HostPort, Redis, RedisServers, Store, StoreKind, UpstreamTls};
 
 pub(super) fn store(reader: &mut Reader<'_>, raw: RawStore, claim: &Claim) -> Store {
     let memory_bytes_max = raw.memory_bytes_max;
-    // Whoever names a server means it: `REDIS_URL` alone is enough.
-    let kind = raw.kind.unwrap_or(if raw.redis.is_named() { Kind::Redis } else { Kind::Memory });
-    let redis = match kind {
-        Kind::Memory => {
-            if raw.redis.is_named() {
-                let fault = Fault::new("store.kind is \"memory\": this server is not used");
-                let place = reader.place(&WHERE);
-                reader.warning(place, fault.of("store.redis"));
-            }
-            None
+    let (server, file) = (raw.redis.is_named(), raw.disk.path.is_some());
+    // Whoever names a server or a file means it: `REDIS_URL` alone is enough.
+    let kind = raw.kind.unwrap_or(match (server, file) {
+        (true, _) => Kind::Redis,
+        (false, true) => Kind::Disk,
+        (false, false) => Kind::Memory,
+    });
+    let word = kind.toml();
+    if server && kind != Kind::Redis {
+        let fault = Fault::new(format!("store.kind is {word}: this server is not used"));
+        let place = reader.place(&WHERE);
+        reader.warning(place, fault.of("store.redis"));
+    }
+    if file && kind != Kind::Disk {
+        let fault = Fault::new(format!("store.kind is {word}: this file is not used"));
+        let place = reader.place(&["store.disk.path"]);
+        reader.warning(place, fault.of("store.disk.path"));
+    }
+    let kind = match kind {
+        Kind::Memory => None,
+        Kind::Disk => disk(reader, raw.disk, claim).map(StoreKind::Disk),
+        Kind::Redis => {
+            redis(reader, raw.redis, claim).map(|redis| StoreKind::Redis(Box::new(redis)))
         }
-        Kind::Redis => redis(reader, raw.redis, claim),
     };
-    let kind = redis.map_or(StoreKind::Memory, |redis| StoreKind::Redis(Box::new(redis)));
-    Store { kind, memory_bytes_max }
+    Store { kind: kind.unwrap_or(StoreKind::Memory), memory_bytes_max }
+}
+
+fn disk(reader: &mut Reader<'_>, raw: RawDisk, claim: &Claim) -> Option<Disk> {
+    timeout(reader, ("store.disk.operation_timeout", raw.operation_timeout), claim);
+    let Some(path) = raw.path else {
+        if !raw.path_failed {
+            let fault = Fault::new("store.kind is \"disk\", and store.disk.path says not where");
+            let place = reader.place(&["store.kind"]);
+            reader.error(
+                place,
+                fault.hint("set path in [store.disk], as in \"/var/lib/oncehook/records.redb\""),
+            );
+        }
+        return None;
+    };
+    Some(Disk { path, bytes_max: raw.bytes_max, operation_timeout: raw.operation_timeout })
 }
 
 /// What says where Redis is: one of them may.
@@ -37,7 +66,7 @@ const WHERE: [&str; 4] = [
 ];
 
 fn redis(reader: &mut Reader<'_>, mut raw: RawRedis, claim: &Claim) -> Option<Redis> {
-    timeouts(reader, &raw, claim);
+    timeout(reader, ("store.redis.operation_timeout", raw.operation_timeout), claim);
     let server = raw.server.take();
     let in_url = server.as_ref().map(|server| server.tls);
     let (username, password, servers) = match server {
@@ -153,14 +182,15 @@ fn servers_of(
     servers
 }
 
-fn timeouts(reader: &mut Reader<'_>, raw: &RawRedis, claim: &Claim) {
-    if raw.operation_timeout >= claim.guard {
+/// An operation that takes longer than the guard would be recorded after the lease has ended.
+fn timeout(reader: &mut Reader<'_>, (name, of_one): (&str, Duration), claim: &Claim) {
+    if of_one >= claim.guard {
+        let place = reader.place(&[name, "claim.guard"]);
         let fault = Fault::new(format!(
-            "`store.redis.operation_timeout` ({}) must be less than `claim.guard` ({}): what the backend said is recorded \
-             in that time",
-            text(raw.operation_timeout),
+            "`{name}` ({}) must be less than `claim.guard` ({}): what the backend said is recorded in that time",
+            text(of_one),
             text(claim.guard)
         ));
-        reader.contradiction(&["store.redis.operation_timeout", "claim.guard"], fault);
+        reader.error(place, fault);
     }
 }

@@ -1,5 +1,6 @@
 //! `[store]`: where records are held.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use redis::{ConnectionAddr, IntoConnectionInfo as _};
@@ -17,7 +18,17 @@ pub(in crate::config) struct RawStore {
     pub(in crate::config) on_error: OnError,
     pub(in crate::config) local_after: Duration,
     pub(in crate::config) memory_bytes_max: usize,
+    pub(in crate::config) disk: RawDisk,
     pub(in crate::config) redis: RawRedis,
+}
+
+/// `[store.disk]`
+pub(in crate::config) struct RawDisk {
+    pub(in crate::config) path: Option<PathBuf>,
+    /// There is a path, but it could not be read; that has been told.
+    pub(in crate::config) path_failed: bool,
+    pub(in crate::config) bytes_max: usize,
+    pub(in crate::config) operation_timeout: Duration,
 }
 
 /// `[store.redis]`
@@ -66,8 +77,24 @@ pub(super) fn store(section: &mut Section<'_, '_>) -> RawStore {
         section.within("on_store_error_after", seconds(10), seconds(1)..=Duration::from_hours(1));
     let memory_bytes_max = section
         .section("memory", |section| section.within("bytes_max", mib(128), mib(1)..=gib(64)).0);
+    let disk = section.section("disk", disk);
     let redis = section.section("redis", redis);
-    RawStore { kind, on_error, local_after, memory_bytes_max, redis }
+    RawStore { kind, on_error, local_after, memory_bytes_max, disk, redis }
+}
+
+fn disk(section: &mut Section<'_, '_>) -> RawDisk {
+    let errors = section.reader.errors();
+    let path = section.path_value("path").map(|(path, _)| path);
+    RawDisk {
+        path,
+        path_failed: section.reader.errors() > errors,
+        bytes_max: section.within("bytes_max", mib(256), mib(1)..=gib(64)).0,
+        operation_timeout: section.within(
+            "operation_timeout",
+            seconds(1),
+            milliseconds(10)..=seconds(10),
+        ),
+    }
 }
 
 fn redis(section: &mut Section<'_, '_>) -> RawRedis {

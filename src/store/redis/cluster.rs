@@ -243,6 +243,14 @@ impl Cluster {
             serving.insert(range.node, member);
         }
         let mut map = self.map();
+        for (before, after) in map.slots.iter().zip(&slots) {
+            // A slot that moved leaves a node that still serves others; a node that is gone has been replaced.
+            if let (Some(before), Some(after)) = (before, after)
+                && !serving.contains_key(&before.address)
+            {
+                after.node.wire.inherited();
+            }
+        }
         map.members = serving;
         map.slots = slots;
         Ok(())

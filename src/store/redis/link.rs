@@ -119,7 +119,7 @@ pub(super) struct Link {
     connection: MultiplexedConnection,
     /// What moves the bytes. It would wait for answers that never come; so it ends with the last clone.
     driver: Arc<AbortOnDropHandle<()>>,
-    place: Place,
+    place: Arc<Place>,
 }
 
 impl Link {
@@ -128,7 +128,7 @@ impl Link {
     }
 
     /// Where it leads.
-    pub(super) const fn place(&self) -> &Place {
+    pub(super) fn place(&self) -> &Place {
         &self.place
     }
 
@@ -189,7 +189,7 @@ impl Dialer {
                 .await
                 .map_err(|error| classify::error(&error))?;
         let driver = Arc::new(AbortOnDropHandle::new(TaskTracker::new().spawn(driver)));
-        let mut link = Link { connection, driver, place: place.clone() };
+        let mut link = Link { connection, driver, place: Arc::new(place.clone()) };
         if let Some(credentials) = &self.credentials {
             link.send(&auth(credentials)).await?;
         }

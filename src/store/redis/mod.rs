@@ -48,6 +48,10 @@ const PROBE: &str = "probe";
 /// What a probe is remembered for; any value does, for every probe writes the same record.
 const PROBE_WINDOW: Duration = Duration::from_mins(1);
 
+/// How often to look whom the sentinels take for the master. A fail-over by command leaves the old one a master for some
+/// ten seconds, and what it is told meanwhile is forgotten.
+const SENTINELS_INTERVAL: Duration = Duration::from_millis(200);
+
 /// Where the servers are, and how patient to be. `app` makes it of the configuration, where the defaults are.
 pub struct Options {
     /// Where the server listens, or who knows.
@@ -125,12 +129,29 @@ impl Redis {
         }
     }
 
-    /// Probes, at every interval, each server whose last operation failed. Never returns; see
-    /// [`Store::probe_loop`](super::Store::probe_loop).
+    /// Probes, at every interval, each server whose last operation failed; and looks whom the sentinels take for the
+    /// master. Never returns; see [`Store::probe_loop`](super::Store::probe_loop).
     pub async fn probe_loop(&self) -> Infallible {
+        tokio::select! {
+            never = self.probe_failing_again_and_again() => never,
+            never = self.watch_sentinels() => never,
+        }
+    }
+
+    async fn probe_failing_again_and_again(&self) -> Infallible {
         loop {
             tokio::time::sleep(self.probe_interval).await;
             self.probe_failing().await;
+        }
+    }
+
+    async fn watch_sentinels(&self) -> Infallible {
+        match &self.servers {
+            Servers::Cluster(_) => std::future::pending().await,
+            Servers::One(node) => loop {
+                tokio::time::sleep(SENTINELS_INTERVAL).await;
+                node.wire.verify().await;
+            },
         }
     }
 
@@ -150,10 +171,8 @@ impl Redis {
     /// For every server whose last operation failed, the hash tag of a record to probe it with.
     async fn failing_tags(&self) -> Vec<String> {
         match &self.servers {
-            Servers::One(node) => {
-                node.wire.verify().await;
-                if node.health.wants_probe() { vec![PROBE.to_owned()] } else { Vec::new() }
-            }
+            Servers::One(node) if node.health.wants_probe() => vec![PROBE.to_owned()],
+            Servers::One(_) => Vec::new(),
             Servers::Cluster(cluster) => cluster.failing_tags().await,
         }
     }

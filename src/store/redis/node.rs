@@ -88,7 +88,23 @@ impl Node {
         if let (Some(barrier), Reply::Won { .. }) = (&self.barrier, reply) {
             barrier.pass(&link, call.name, asking).await?;
         }
-        Ok(Said::Reply(reply))
+        Ok(Said::Reply(self.marked(reply)))
+    }
+
+    /// A server that has just taken another's place may lack what that one had acknowledged last: what it takes for the
+    /// first attempt may be the second.
+    fn marked(&self, reply: Reply) -> Reply {
+        match reply {
+            Reply::Won { attempt, possible_duplicate } => Reply::Won {
+                attempt,
+                possible_duplicate: possible_duplicate || self.wire.is_heir(),
+            },
+            Reply::Busy { .. }
+            | Reply::Duplicate { .. }
+            | Reply::Done
+            | Reply::AlreadySettled
+            | Reply::Fenced => reply,
+        }
     }
 }
 

@@ -107,6 +107,8 @@ fn told_by(sentinel: &Address, error: StoreError) -> StoreError {
         | StoreError::Full
         | StoreError::Foreign(_)
         | StoreError::Untrusted(_)
+        | StoreError::InUse(_)
+        | StoreError::File { .. }
         | StoreError::Options(_)) => other,
     }
 }

@@ -13,7 +13,12 @@ use tokio::time::timeout;
 use super::classify;
 use super::link::{Dialer, Link, Place};
 use super::sentinel::Sentinels;
+use crate::clock::{self, Monotonic};
 use crate::store::StoreError;
+
+/// For how long a server that took another one's place may be told of events that only that one knew: LiveKit sends a
+/// copy again for 15 s, after up to 30 s in its queue.
+const HEIR_FOR: Duration = Duration::from_mins(1);
 
 /// How long to wait for a server.
 #[derive(Clone, Copy)]
@@ -38,12 +43,14 @@ pub(super) struct Wire {
     patience: Patience,
     /// The connection in use, or the one to be made: whoever comes first makes it, the others wait for the same one.
     current: Mutex<Arc<OnceCell<Link>>>,
+    /// The last one's place, and when another took it.
+    heir: Mutex<(Option<Place>, Option<Monotonic>)>,
 }
 
 impl Wire {
     /// Connects to nothing yet.
     pub(super) fn new(source: Source, patience: Patience) -> Self {
-        Self { source, patience, current: Mutex::default() }
+        Self { source, patience, current: Mutex::default(), heir: Mutex::default() }
     }
 
     /// Sends one command over the connection in use, or over a new one; returns that as well.
@@ -74,6 +81,27 @@ impl Wire {
         }
     }
 
+    /// Takes note that the server has taken another one's place.
+    pub(super) fn inherited(&self) {
+        self.heir().1 = Some(clock::monotonic());
+    }
+
+    /// Whether the server has taken another one's place so lately that copies of what that one did not pass on may
+    /// still come.
+    pub(super) fn is_heir(&self) -> bool {
+        let heir = self.heir();
+        heir.1.is_some_and(|since| clock::monotonic().since(since) < HEIR_FOR)
+    }
+
+    /// Compares the server that a new connection leads to with the last one.
+    fn compare(&self, link: &Link) {
+        let mut heir = self.heir();
+        if heir.0.as_ref().is_some_and(|last| last != link.place()) {
+            heir.1 = Some(clock::monotonic());
+        }
+        heir.0 = Some(link.place().clone());
+    }
+
     async fn ask_over<T>(
         &self,
         current: &OnceCell<Link>,
@@ -82,12 +110,19 @@ impl Wire {
         // The limit is each one's own: the cell lets those who wait try one after the other.
         let limit = self.connect_limit();
         // The clone keeps the connection's task alive until the answer is there, even if others replace it meanwhile.
-        let mut link = within(limit, current.get_or_try_init(|| self.connect())).await?.clone();
+        let mut link =
+            within(limit, current.get_or_try_init(|| self.connect_and_compare())).await?.clone();
         let answer = timeout(self.patience.operation, command(link.connection()))
             .await
             .map_err(|_| StoreError::Timeout(self.patience.operation))?
             .map_err(|error| classify::error(&error))?;
         Ok((answer, link))
+    }
+
+    async fn connect_and_compare(&self) -> Result<Link, StoreError> {
+        let link = self.connect().await?;
+        self.compare(&link);
+        Ok(link)
     }
 
     /// In a box, for sentinels are asked over wires too.
@@ -120,6 +155,10 @@ impl Wire {
         if Arc::ptr_eq(&current, spoilt) {
             *current = Arc::default();
         }
+    }
+
+    fn heir(&self) -> MutexGuard<'_, (Option<Place>, Option<Monotonic>)> {
+        self.heir.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn current(&self) -> MutexGuard<'_, Arc<OnceCell<Link>>> {

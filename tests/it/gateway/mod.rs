@@ -1,6 +1,7 @@
 //! The promises, held against real gateway processes, a real Redis and real sockets.
 
 mod delivery;
+mod disk;
 mod ends;
 mod failover;
 mod faults;

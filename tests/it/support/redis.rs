@@ -62,6 +62,12 @@ pub(crate) fn redis_6_2() -> Option<PathBuf> {
     binaries.into_iter().find(|binary| binary.exists())
 }
 
+/// Settings for each version that there is: the one in the path, and 6.2.
+pub(crate) fn versions() -> Vec<Settings> {
+    let older = redis_6_2().map(|binary| Settings::default().binary(binary));
+    [Some(Settings::default()), older].into_iter().flatten().collect()
+}
+
 /// A running server, or one that was killed and may be started again.
 pub(crate) struct RedisServer {
     child: Child,

@@ -1,9 +1,14 @@
 //! What the stores' tests share: options for a test's server, and operations with ordinary terms.
 
+use std::path::Path;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use oncehook::claim::record::{Ending, Operation};
 use oncehook::claim::{Digest, Key, Owner, Verdict};
+use oncehook::clock::{self, UnixTime};
+use oncehook::store::StoreError;
+use oncehook::store::disk::{self, Disk};
 use oncehook::store::redis::{Credentials, Endpoint, Options};
 use secrecy::SecretString;
 
@@ -37,6 +42,31 @@ pub(crate) fn options_at(port: u16) -> Options {
         wait_replicas: None,
         breaker_failures: 5,
         breaker_probe_interval: Duration::from_millis(50),
+    }
+}
+
+/// A store in a file, with the thread that writes it.
+pub(crate) struct OnDisk {
+    pub(crate) store: Disk,
+    writer: JoinHandle<()>,
+}
+
+impl OnDisk {
+    pub(crate) fn open(path: &Path) -> Self {
+        Self::open_at(path, disk::RECORD_BYTES * 1_000_000, clock::unix()).unwrap()
+    }
+
+    pub(crate) fn open_at(path: &Path, bytes_max: u64, now: UnixTime) -> Result<Self, StoreError> {
+        let operation_timeout = Duration::from_secs(10);
+        let options = disk::Options { path: path.to_owned(), bytes_max, operation_timeout };
+        let (store, writer) = Disk::open(options, now)?;
+        Ok(Self { store, writer: std::thread::spawn(move || writer.run()) })
+    }
+
+    /// Closes the file in order.
+    pub(crate) async fn close(self) {
+        self.store.close().await;
+        self.writer.join().unwrap();
     }
 }
 
