@@ -127,9 +127,7 @@ pub struct Running {
     /// What runs beside the requests.
     beside: TaskTracker,
     admin: JoinHandle<()>,
-    /// What is asked last of the store is to let go of its file.
-    dispatch: Arc<Dispatch>,
-    /// The thread that writes that file.
+    /// The thread that writes the store's file.
     writer: Option<JoinHandle<()>>,
 }
 
@@ -202,7 +200,6 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         serving,
         beside,
         admin,
-        dispatch,
         writer,
     })
 }
@@ -252,7 +249,7 @@ impl Running {
         if tokio::time::timeout(BACKLOG_GRACE, self.beside.wait()).await.is_err() {
             tracing::warn!("some operations could not be recorded at the store");
         }
-        store::close(&self.dispatch.stores().shared, self.writer).await;
+        store::close(&self.lasting.dispatch.stores().shared, self.writer).await;
         // The thread ends with `end`; a second is its own limit for open connections.
         if tokio::task::spawn_blocking(move || self.admin.join()).await.is_err() {
             tracing::warn!("the admin thread ended badly");

@@ -38,16 +38,27 @@ pub enum ReloadError {
     Room(#[from] StartError),
     /// It would fit a store that only a restart brings.
     #[error(
-        "`claim.guard` ({} ms) must be more than `store.redis.operation_timeout` ({} ms), which only a restart changes; \
+        "`claim.guard` ({} ms) must be more than `{key}` ({} ms), which only a restart changes; \
          hint: restart, or change one after the other",
         guard.as_millis(), operation_timeout.as_millis()
     )]
     Guard {
         /// As it is in the new configuration.
         guard: Duration,
+        /// What it does not fit to.
+        key: &'static str,
         /// As it is in this process.
         operation_timeout: Duration,
     },
+}
+
+/// How long an operation of the store may take, and the key that says so.
+const fn operation_timeout(store: &StoreKind) -> Option<(&'static str, Duration)> {
+    match store {
+        StoreKind::Memory => None,
+        StoreKind::Disk(disk) => Some(("store.disk.operation_timeout", disk.operation_timeout)),
+        StoreKind::Redis(redis) => Some(("store.redis.operation_timeout", redis.operation_timeout)),
+    }
 }
 
 /// What a new configuration changes.
@@ -64,11 +75,11 @@ struct Plan {
 impl Plan {
     /// What becomes of `new`, after `started` and then `current`.
     fn new(started: &Config, current: &Config, new: &Config) -> Result<Self, ReloadError> {
-        if let StoreKind::Redis(redis) = &started.store.kind
-            && redis.operation_timeout >= new.claim.guard
+        let guard = new.claim.guard;
+        if let Some((key, operation_timeout)) = operation_timeout(&started.store.kind)
+            && operation_timeout >= guard
         {
-            let (guard, operation_timeout) = (new.claim.guard, redis.operation_timeout);
-            return Err(ReloadError::Guard { guard, operation_timeout });
+            return Err(ReloadError::Guard { guard, key, operation_timeout });
         }
         // Certificates for a listener that speaks no TLS come with the restart that it needs to do so.
         let tls_waits = speaks_tls(started) != speaks_tls(new);

@@ -25,7 +25,7 @@ use crate::store::redis::{
     TlsOptions, WaitReplicas,
 };
 use crate::telemetry::{Metrics, log};
-use crate::upstream::{self, BuildError, PathPolicy, Upstream};
+use crate::upstream::{self, BuildError, PathPolicy, SystemRoots, Upstream};
 use crate::webhook::verify::{KeyRing, KeyRingError, Tenant, Verifier};
 
 use super::StartError;
@@ -235,11 +235,25 @@ fn read(file: &Path) -> Result<Vec<u8>, StartError> {
         .map_err(|source| StartError::Unreadable { file: PathBuf::from(file), source })
 }
 
+/// What the backends of one configuration share.
+pub(super) struct Backends {
+    /// Drives their connections.
+    connections: TaskTracker,
+    roots: SystemRoots,
+}
+
+impl Backends {
+    /// Their connections are driven on `connections`.
+    pub(super) fn new(connections: TaskTracker) -> Self {
+        Self { connections, roots: SystemRoots::default() }
+    }
+}
+
 /// The webhook routes, by path.
 pub(super) fn routes(
     config: &Config,
     metrics: &Metrics,
-    connections: &TaskTracker,
+    backends: &Backends,
 ) -> Result<HashMap<String, gateway::Route>, StartError> {
     let mut routes = HashMap::with_capacity(config.routes.len());
     for route in &config.routes {
@@ -248,7 +262,7 @@ pub(super) fn routes(
         let config::Mode::Sync = route.mode;
         let destination = dispatch::Route {
             name: metrics.route(&path),
-            upstream: backend(&route.upstream, webhook_path(&route.upstream), connections)?,
+            upstream: backend(&route.upstream, webhook_path(&route.upstream), backends)?,
             upstream_timeout: route.upstream.timeout,
             shadow: config.dedup.shadow,
         };
@@ -280,14 +294,14 @@ fn webhook_path(section: &config::Upstream) -> PathPolicy {
 /// What serves the paths that are no route's, and the routes' own while webhooks are neither verified nor collapsed.
 pub(super) fn relays(
     config: &Config,
-    connections: &TaskTracker,
+    backends: &Backends,
     stop: &CancellationToken,
 ) -> Result<(Option<Relay>, HashMap<String, Relay>), StartError> {
     let relay = |section: &config::Upstream, path| -> Result<Relay, BuildError> {
         Ok(Relay::new(
-            backend(section, path, connections)?,
+            backend(section, path, backends)?,
             RELAY,
-            connections.clone(),
+            backends.connections.clone(),
             stop.clone(),
         ))
     };
@@ -308,7 +322,7 @@ pub(super) fn relays(
 fn backend(
     section: &config::Upstream,
     path: PathPolicy,
-    connections: &TaskTracker,
+    backends: &Backends,
 ) -> Result<Upstream, BuildError> {
     let tls = upstream::TlsOptions {
         ca: section.tls.ca_file.clone(),
@@ -317,6 +331,7 @@ fn backend(
             key: pair.key_file.clone(),
         }),
         server_name: section.tls.server_name.clone(),
+        system_roots: backends.roots.clone(),
     };
     let options = upstream::Options {
         target: section.backend.uri().clone(),
@@ -329,7 +344,7 @@ fn backend(
         refused: section.refused.clone(),
         via: VIA_NAME.to_owned(),
     };
-    Upstream::new(&options, connections.clone())
+    Upstream::new(&options, backends.connections.clone())
 }
 
 fn host(policy: &config::HostPolicy) -> upstream::HostPolicy {

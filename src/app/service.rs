@@ -56,9 +56,10 @@ impl Service {
         before: Option<&Self>,
     ) -> Result<Self, StartError> {
         let Lasting { dispatch, metrics, exchanges, connections, stop } = lasting;
-        let (relay, relayed_routes) = rooms::relays(config, connections, stop)?;
+        let backends = rooms::Backends::new(connections.clone());
+        let (relay, relayed_routes) = rooms::relays(config, &backends, stop)?;
         let (routes, options) =
-            (rooms::routes(config, metrics, connections)?, rooms::gateway(config));
+            (rooms::routes(config, metrics, &backends)?, rooms::gateway(config));
         let gateway = match before.and_then(|before| before.gateway.as_ref()) {
             _ if !config.enabled => None,
             Some(gateway) => Some(gateway.renewed(routes, options)),

@@ -91,7 +91,6 @@ impl Ledger {
     pub(super) fn status(&self) -> Status {
         let (at, stage, counts) = (clock::unix(), self.readiness.stage(), self.metrics.counts());
         let health = super::store::health(&self.dispatch);
-        let waiting = self.dispatch.write_back();
         let now = self.lock();
         Status {
             version: env!("CARGO_PKG_VERSION"),
@@ -107,7 +106,7 @@ impl Ledger {
                 outage_seconds: health.outage.map(|outage| outage.as_secs()),
             },
             in_flight: counts.in_flight,
-            unfinished: waiting.facts_waiting + waiting.releases_waiting,
+            unfinished: self.dispatch.write_back().waiting(),
             reload: now.reload.clone(),
             restart_needed: now.restart_needed.clone(),
             certificates: now

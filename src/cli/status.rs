@@ -28,7 +28,7 @@ Examples:
 /// No gateway says more of itself.
 const STATUS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Show how a running gateway fares: routes, store, counts, certificates, the last reload
+/// Show how a running gateway fares
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {

@@ -53,6 +53,13 @@ pub struct WriteBack {
     pub facts_dropped: u64,
 }
 
+impl WriteBack {
+    /// How many operations wait.
+    pub const fn waiting(&self) -> usize {
+        self.facts_waiting.saturating_add(self.releases_waiting)
+    }
+}
+
 /// The queue of them.
 pub(super) struct Backlog {
     waiting: Mutex<Waiting>,

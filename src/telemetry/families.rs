@@ -158,31 +158,6 @@ impl Stores {
     }
 }
 
-impl Reloads {
-    pub(super) fn registered(into: &mut Registry) -> Self {
-        let new = Self::default();
-        let Self { done, successful, success } = &new;
-        into.register(
-            "config_reloads",
-            "Times that the configuration was read again, by what came of it",
-            done.clone(),
-        );
-        into.register(
-            "config_last_reload_successful",
-            "1 unless the configuration, as it is now, was rejected",
-            successful.clone(),
-        );
-        let help = "When a configuration was last accepted, since the epoch";
-        into.register_with_unit(
-            "config_last_reload_success_timestamp",
-            help,
-            Unit::Seconds,
-            success.clone(),
-        );
-        new
-    }
-}
-
 impl Stores {
     fn register_unfinished(&self, into: &mut Registry) {
         let Self { degraded_seconds, unfinished, written_back, unfinished_dropped, .. } = self;
@@ -223,6 +198,31 @@ impl Stores {
             "Files that were found damaged; the store went on with a new one",
             disk_set_aside.clone(),
         );
+    }
+}
+
+impl Reloads {
+    pub(super) fn registered(into: &mut Registry) -> Self {
+        let new = Self::default();
+        let Self { done, successful, success } = &new;
+        into.register(
+            "config_reloads",
+            "Times that the configuration was read again, by what came of it",
+            done.clone(),
+        );
+        into.register(
+            "config_last_reload_successful",
+            "1 unless the configuration, as it is now, was rejected",
+            successful.clone(),
+        );
+        let help = "When a configuration was last accepted, since the epoch";
+        into.register_with_unit(
+            "config_last_reload_success_timestamp",
+            help,
+            Unit::Seconds,
+            success.clone(),
+        );
+        new
     }
 }
 

@@ -35,7 +35,7 @@ pub use error::{BuildError, ForwardError};
 pub use headers::{strip_hop_by_hop, upgrade_wanted, via_seen};
 pub use options::{HostPolicy, Options, PathPolicy};
 pub use pass::Passage;
-pub use tls::{ClientCertificate, TlsOptions};
+pub use tls::{ClientCertificate, SystemRoots, TlsOptions};
 
 use headers::HeadRules;
 use outcome::RefusedStatuses;

@@ -1,7 +1,7 @@
 //! TLS to the backend: whose certificates are believed, and which one is shown.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -19,6 +19,29 @@ pub struct TlsOptions {
     pub client: Option<ClientCertificate>,
     /// The name that the backend's certificate must carry, if it is not the target's host. Sent as SNI too.
     pub server_name: Option<String>,
+    /// Where the system's roots are kept, for the backends that believe them.
+    pub system_roots: SystemRoots,
+}
+
+/// The system's roots. They are read when the first backend believes them, which takes milliseconds, and kept once for
+/// all backends that are made with a clone of this.
+#[derive(Clone, Debug, Default)]
+pub struct SystemRoots(Arc<OnceLock<Arc<RootCertStore>>>);
+
+impl SystemRoots {
+    fn read(&self) -> Result<Arc<RootCertStore>, BuildError> {
+        if let Some(known) = self.0.get() {
+            return Ok(Arc::clone(known));
+        }
+        // Some of a system's roots are always unreadable to somebody; none at all is a fault.
+        let native = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        let (added, _) = roots.add_parsable_certificates(native.certs);
+        if added == 0 {
+            return Err(BuildError::NoRoots);
+        }
+        Ok(Arc::clone(self.0.get_or_init(|| Arc::new(roots))))
+    }
 }
 
 /// A client certificate.
@@ -38,7 +61,10 @@ pub(super) fn connector(
     let name = options.server_name.as_deref().unwrap_or(host);
     let server_name = ServerName::try_from(name.to_owned())
         .map_err(|_| BuildError::ServerName { name: name.to_owned() })?;
-    let roots = roots(options.ca.as_deref())?;
+    let roots = match &options.ca {
+        None => options.system_roots.read()?,
+        Some(file) => roots(file)?,
+    };
     // The provider is named, because a process-wide default could be another one, or none.
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
@@ -59,14 +85,8 @@ pub(super) fn connector(
     Ok((TlsConnector::from(Arc::new(config)), server_name))
 }
 
-fn roots(ca: Option<&Path>) -> Result<RootCertStore, BuildError> {
+fn roots(file: &Path) -> Result<Arc<RootCertStore>, BuildError> {
     let mut roots = RootCertStore::empty();
-    let Some(file) = ca else {
-        // Some of a system's roots are always unreadable to somebody; none at all is a fault.
-        let native = rustls_native_certs::load_native_certs();
-        let (added, _) = roots.add_parsable_certificates(native.certs);
-        return if added == 0 { Err(BuildError::NoRoots) } else { Ok(roots) };
-    };
     for certificate in certificates(file)? {
         roots.add(certificate).map_err(|error| BuildError::Pem {
             file: file.to_owned(),
@@ -74,7 +94,7 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, BuildError> {
             hint: "name the certificate of the CA that signed the backend's",
         })?;
     }
-    Ok(roots)
+    Ok(Arc::new(roots))
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, BuildError> {

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use oncehook::listener::tls::ALPN_HTTP1;
 
-use super::{configuration, reloaded, status};
+use super::{by_other, configuration, other_key, reloaded, replace, status};
 use crate::gateway::page;
 use crate::support::backend::{Action, Backend};
 use crate::support::dial::{exchange, shake_hands};
 use crate::support::gateway::Gateway;
+use crate::support::sender::Sender;
 
 const GET: &str = "GET /other HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
@@ -30,10 +31,13 @@ async fn new_handshakes_get_the_new_certificate_and_old_connections_go_on() {
     let ((old, old_key), (new, new_key)) = (certificate("old.example"), certificate("new.example"));
     write(folder.path(), &old, &old_key);
     let backend = Backend::always(Action::status(200));
-    let mut text = configuration(&backend, &[], &["/webhook"]).replace("tls.enabled = false\n", "");
-    text += "[[tls.certificate]]\ncertificate_file = \"tls.crt\"\nkey_file = \"tls.key\"\n";
+    let text = |lines: &[&str]| {
+        let mut text = configuration(&backend, lines, &["/webhook"]);
+        text += "[[tls.certificate]]\ncertificate_file = \"tls.crt\"\nkey_file = \"tls.key\"\n";
+        text.replace("tls.enabled = false\n", "")
+    };
     let file = folder.path().join("oncehook.toml");
-    std::fs::write(&file, text).unwrap();
+    std::fs::write(&file, text(&[])).unwrap();
     let gateway = Gateway::start_from(&file);
     let address = gateway.address();
     let shake = async |pem: &str| shake_hands(address, pem, "localhost", &[ALPN_HTTP1]).await;
@@ -41,16 +45,20 @@ async fn new_handshakes_get_the_new_certificate_and_old_connections_go_on() {
     assert!(exchange(&mut before, GET).await.starts_with("HTTP/1.1 404"));
     assert!(shake(&new).await.is_err());
 
-    // No event is needed for a key that does not belong to it to be noticed, and nothing comes of it.
+    // A certificate whose key is another: nothing of that configuration holds, its new API key neither.
+    let sender = Sender::to(&format!("https://{address}/webhook"));
+    replace(&file, &text(&[&other_key()]));
     std::fs::write(folder.path().join("tls.crt"), &new).unwrap();
     gateway.signal("HUP");
     reloaded(&gateway, "rejected", 1).await;
     let error = status(&gateway).await["reload"]["error"].to_string();
     assert!(error.contains("is not that of the first certificate"), "{error}");
     shake(&old).await.unwrap();
+    assert_eq!(sender.post(&by_other(1)).await.status, 401);
 
     write(folder.path(), &new, &new_key);
     reloaded(&gateway, "applied", 1).await;
+    assert_eq!(sender.post(&by_other(1)).await.word, "forwarded");
     let mut after = shake(&new).await.unwrap();
     assert!(exchange(&mut after, GET).await.starts_with("HTTP/1.1 404"));
     assert!(shake(&old).await.is_err());

@@ -13,6 +13,7 @@ use std::time::Duration;
 use oncehook::webhook::event::EventKind;
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::gateway::{metric, page};
 use crate::support::backend::{Action, Backend, Gate, Piece};
@@ -126,6 +127,28 @@ async fn a_hangup_brings_a_key_a_route_and_a_limit_and_disturbs_nothing_under_wa
         assert!(told.contains(key), "{key} is not in {told}");
     }
     assert!(!log.iter().any(|line| line.contains(OTHER_SECRET)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terms_and_limits_of_the_protocol_hold_for_the_next_copy() {
+    let gate = Arc::new(Gate::default());
+    let backend = Backend::always(held(&gate));
+    let gateway = Gateway::start(&configuration(&backend, &[], &["/webhook"]));
+    let lines = ["limits.followers_max = 1", "claim.guard = \"1s\""];
+    replace(gateway.file(), &configuration(&backend, &lines, &["/webhook"]));
+    gateway.signal("HUP");
+    reloaded(&gateway, "applied", 1).await;
+    let mut copies = JoinSet::new();
+    for _ in 0..3 {
+        let sender = Sender::to(&gateway.url("/webhook"));
+        let copy = event(EventKind::EgressEnded, 1, "EV_1");
+        copies.spawn(async move { sender.post(&copy).await });
+    }
+    // One leads, one may wait for it, and whichever is the third is told to come again after the new guard.
+    let told = copies.join_next().await.unwrap().unwrap();
+    assert_eq!((told.status, told.headers["retry-after"].to_str().unwrap()), (503, "1"));
+    gate.open();
+    assert!(copies.join_all().await.iter().all(|told| told.status == 200));
 }
 
 #[tokio::test(flavor = "multi_thread")]

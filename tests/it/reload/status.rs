@@ -8,7 +8,7 @@ use super::{configuration, held, reloaded, replace};
 use crate::gateway::page;
 use crate::support::backend::{Backend, Gate};
 use crate::support::gateway::Gateway;
-use crate::support::process::output;
+use crate::support::process::{Process, oncehook, output};
 use crate::support::redis::until;
 use crate::support::sender::{Sender, event};
 
@@ -59,4 +59,15 @@ async fn status_tells_whether_a_gateway_is_ready_and_how_it_fares() {
     let (code, text, talk) = output(&["status", "--admin", &admin]);
     assert_eq!((code, text.as_str()), (69, ""), "{talk}");
     assert!(talk.contains("hint: is the gateway running"), "{talk}");
+}
+
+#[test]
+fn a_trial_ends_on_hangup_as_its_terminal_does() {
+    let backend = "http://127.0.0.1:1/";
+    let mut command = oncehook(&["run", "--dev", "--listen", "127.0.0.1:0", "--backend", backend]);
+    command.env("ONCEHOOK_ADMIN__ADDRESS", "127.0.0.1:0");
+    let mut trial = Process::start(command);
+    trial.said("http://");
+    trial.signal("HUP");
+    assert!(trial.wait().success());
 }

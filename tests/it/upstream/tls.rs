@@ -77,8 +77,7 @@ impl Authority {
 
     fn options(&self, backend: &Backend) -> Options {
         let mut options = options(&format!("https://{}", backend.address()));
-        options.tls =
-            Some(TlsOptions { ca: Some(self.file("ca.pem")), client: None, server_name: None });
+        options.tls = Some(TlsOptions { ca: Some(self.file("ca.pem")), ..TlsOptions::default() });
         options
     }
 }
@@ -177,7 +176,7 @@ fn a_pem_file_that_cannot_be_used_is_named_with_a_hint() {
     ];
     for (ca, client, at_fault) in cases {
         let mut options = options("https://127.0.0.1:1");
-        options.tls = Some(TlsOptions { ca, client, server_name: None });
+        options.tls = Some(TlsOptions { ca, client, ..TlsOptions::default() });
         let message =
             Upstream::new(&options, TaskTracker::new()).err().expect("refused").to_string();
         assert!(
