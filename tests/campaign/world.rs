@@ -179,12 +179,13 @@ impl World {
 
     fn configuration(&self, proxy: Option<&Proxy>) -> String {
         let mut text = self.setup.more.clone();
-        text += &match proxy {
+        match proxy {
             Some(proxy) => {
-                format!("store.kind = \"redis\"\nstore.redis.url = {:?}\n", proxy.url())
+                writeln!(text, "store.kind = \"redis\"\nstore.redis.url = {:?}", proxy.url())
+                    .unwrap();
             }
-            None => self.servers.configuration(),
-        };
+            None => text.push_str(&self.servers.configuration()),
+        }
         for (key, value) in [
             ("tls.enabled", "false"),
             ("shutdown.drain_delay", "\"300ms\""),
