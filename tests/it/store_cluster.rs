@@ -201,10 +201,9 @@ async fn a_killed_node_is_replaced_by_its_replica_and_the_others_notice_nothing(
     }
     let mut marked = [0, 0];
     for number in EVENTS * 2..EVENTS * 2 + 60 {
-        let of_the_dead = cluster.nodes[1]
-            .command::<u16>(&["CLUSTER", "KEYSLOT", &redis.name(key(number))])
-            .await
-            < 5_000;
+        let of_the_dead =
+            cluster.nodes[1].command::<u16>(&["CLUSTER", "KEYSLOT", &name_of(key(number))]).await
+                < 5_000;
         let reply = store.execute(key(number), owner(1), CLAIM).await;
         if matches!(reply, Ok(Reply::Won { possible_duplicate: true, .. })) {
             marked[usize::from(of_the_dead)] += 1;
