@@ -71,7 +71,10 @@ impl Dispatch {
         self.metrics.store_operation(operation, counted, since(began));
         match said {
             Ok(reply) => {
-                self.count(&reply, &operation, key);
+                // The local store only hears of what the shared one did not take: that it knew of no lease means nothing.
+                if place == Place::Shared {
+                    self.count(&reply, &operation, key);
+                }
                 Input::Replied(reply)
             }
             Err(error) => {

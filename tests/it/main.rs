@@ -36,6 +36,7 @@ mod store_disk;
 mod store_errors;
 mod store_faults;
 mod store_memory;
+mod store_proxy;
 mod store_redis;
 mod store_sentinel;
 mod support;

@@ -17,6 +17,32 @@ pub(crate) const API_SECRET: &str = "a-secret-of-at-least-thirty-two-characters"
 /// How long a process may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What a gateway's process finds around it, besides its configuration.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Surroundings {
+    /// Variables of its environment.
+    pub(crate) variables: Vec<(String, String)>,
+    /// How many files it may have open.
+    pub(crate) descriptors_max: Option<u32>,
+}
+
+impl Surroundings {
+    fn command(&self) -> Command {
+        let binary = env!("CARGO_BIN_EXE_oncehook");
+        let mut command = match self.descriptors_max {
+            None => Command::new(binary),
+            Some(most) => {
+                // `exec`, so that the pid is the gateway's own.
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), binary]);
+                shell
+            }
+        };
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
 /// A running `oncehook run`.
 pub(crate) struct Gateway {
     child: Child,
@@ -32,17 +58,26 @@ impl Gateway {
     /// Starts one with `configuration` (TOML) besides what every test needs: free ports, plain HTTP unless it says
     /// otherwise, the key of the tests.
     pub(crate) fn start(configuration: &str) -> Self {
+        Self::start_in(&Surroundings::default(), configuration)
+    }
+
+    /// The same in other surroundings.
+    pub(crate) fn start_in(surroundings: &Surroundings, configuration: &str) -> Self {
         let folder = TempDir::new().expect("a folder for the configuration");
         let file = folder.path().join("oncehook.toml");
         std::fs::write(&file, configuration).expect("the configuration is written");
-        let mut gateway = Self::start_from(&file);
+        let mut gateway = Self::start_from_in(surroundings, &file);
         gateway.folder = Some(folder);
         gateway
     }
 
     /// The same from a file that is there, in which the addresses may stand.
     pub(crate) fn start_from(file: &Path) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_oncehook"));
+        Self::start_from_in(&Surroundings::default(), file)
+    }
+
+    fn start_from_in(surroundings: &Surroundings, file: &Path) -> Self {
+        let mut command = surroundings.command();
         let configuration = std::fs::read_to_string(file).expect("there is a configuration");
         for (key, variable) in [
             ("listen.address", "ONCEHOOK_LISTEN__ADDRESS"),
@@ -94,6 +129,11 @@ impl Gateway {
         self.address
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its URL for `path`, over plain HTTP.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
@@ -129,10 +169,8 @@ impl Gateway {
 
     /// Sends `signal` (a name, as `kill` takes it).
     pub(crate) fn signal(&self, signal: &str) {
-        let sent = Command::new("kill")
-            .arg(format!("-{signal}"))
-            .arg(self.child.id().to_string())
-            .status();
+        let sent =
+            Command::new("kill").arg(format!("-{signal}")).arg(self.pid().to_string()).status();
         assert!(sent.expect("kill runs").success(), "the signal {signal} was not sent");
     }
 

@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod dial;
 pub(crate) mod gateway;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod resp;
 pub(crate) mod sender;

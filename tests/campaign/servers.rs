@@ -1,0 +1,115 @@
+//! Redis as a scenario wants it: alone behind proxies, a master that sentinels watch, or a cluster.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use crate::support::cluster::RedisCluster;
+use crate::support::redis::{RedisServer, Settings};
+use crate::support::sentinel::SentinelFleet;
+
+/// What a scenario asks for.
+#[derive(Clone)]
+pub(crate) enum Wanted {
+    /// With these lines in its configuration.
+    Alone(Settings),
+    /// A master and two replicas, and three sentinels.
+    Sentinels,
+    /// Three masters with a replica each.
+    Cluster,
+}
+
+/// What it got.
+pub(crate) enum Servers {
+    Alone(RedisServer),
+    Sentinels(SentinelFleet),
+    Cluster(RedisCluster),
+}
+
+impl Servers {
+    pub(crate) async fn start(wanted: Wanted) -> Self {
+        match wanted {
+            Wanted::Alone(settings) => Self::Alone(RedisServer::start_with(settings).await),
+            Wanted::Sentinels => Self::Sentinels(SentinelFleet::start().await),
+            Wanted::Cluster => {
+                // However short a replica has been connected: the fail-over is what is tested.
+                let lines = ["cluster-replica-validity-factor 0"];
+                Self::Cluster(RedisCluster::start_with(1, &lines).await)
+            }
+        }
+    }
+
+    /// Where a proxy leads, if one can stand in between: the others name their servers themselves.
+    pub(crate) fn behind_proxy(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Alone(redis) => Some(SocketAddr::from(([127, 0, 0, 1], redis.port()))),
+            Self::Sentinels(_) | Self::Cluster(_) => None,
+        }
+    }
+
+    /// Lines of a gateway's configuration, where there is no proxy to name.
+    pub(crate) fn configuration(&self) -> String {
+        match self {
+            Self::Alone(redis) => {
+                format!("store.kind = \"redis\"\nstore.redis.url = {:?}\n", redis.url())
+            }
+            Self::Sentinels(fleet) => fleet.configuration(),
+            Self::Cluster(cluster) => {
+                let seeds = [2, 4].map(|node| format!("127.0.0.1:{}", cluster.nodes[node].port()));
+                format!("store.kind = \"redis\"\nstore.redis.cluster.addresses = {seeds:?}\n")
+            }
+        }
+    }
+
+    fn all(&self) -> &[RedisServer] {
+        match self {
+            Self::Alone(redis) => std::slice::from_ref(redis),
+            Self::Sentinels(fleet) => &fleet.servers,
+            Self::Cluster(cluster) => &cluster.nodes,
+        }
+    }
+
+    /// Waits until no record of an event is leased, and returns those that are at the end of `limit`. Where the store has
+    /// `forgotten`, it may have been the end of a lease: then it is enough that the lease has lapsed.
+    pub(crate) async fn leases(&self, limit: Duration, forgotten: bool) -> Vec<String> {
+        let began = Instant::now();
+        loop {
+            let mut left = Vec::new();
+            for server in self.all() {
+                left.extend(leased(server, forgotten).await);
+            }
+            if left.is_empty() || began.elapsed() > limit {
+                return left;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+/// The leased records of one server; none if it is dead or a replica. Page by page: no server should stand still for it.
+async fn leased(server: &RedisServer, forgotten: bool) -> Vec<String> {
+    const PAGE: &str = "local left, now = {}, redis.call('TIME')[1] * 1000 \
+        local page = redis.call('SCAN', ARGV[1], 'MATCH', 'oncehook:*', 'COUNT', 1000) \
+        for _, key in ipairs(page[2]) do local record = redis.call('GET', key) \
+        if record and string.sub(record, 1, 2) == '1L' and not string.find(key, '{probe', 1, true) \
+        and (ARGV[2] == 'all' or tonumber(string.match(record, '%d+$')) > now) \
+        then table.insert(left, key .. ' ' .. record) end end return {page[1], left}";
+    if TcpStream::connect(("127.0.0.1", server.port())).await.is_err()
+        || server.info("role").await != "master"
+    {
+        return Vec::new();
+    }
+    let which = if forgotten { "running" } else { "all" };
+    let (mut cursor, mut left) = ("0".to_owned(), Vec::new());
+    loop {
+        let (next, found): (String, Vec<String>) =
+            server.command(&["EVAL", PAGE, "0", &cursor, which]).await;
+        left.extend(found);
+        if next == "0" {
+            return left;
+        }
+        cursor = next;
+    }
+}
