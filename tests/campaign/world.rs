@@ -179,12 +179,13 @@ impl World {
 
     fn configuration(&self, proxy: Option<&Proxy>) -> String {
         let mut text = self.setup.more.clone();
-        text += &match proxy {
+        let store = match proxy {
             Some(proxy) => {
                 format!("store.kind = \"redis\"\nstore.redis.url = {:?}\n", proxy.url())
             }
             None => self.servers.configuration(),
         };
+        text.push_str(&store);
         for (key, value) in [
             ("tls.enabled", "false"),
             ("shutdown.drain_delay", "\"300ms\""),

@@ -22,7 +22,7 @@ const ALONE: u32 = 2;
 
 async fn start(plan: Plan, servers: Wanted, more: &str) -> World {
     let more = format!("{COMPRESSED}{REJECT}{more}");
-    let mut world = World::start(plan, Setup { servers, more, ..Setup::default() }).await;
+    let mut world = World::start(plan, Setup { more, servers, ..Setup::default() }).await;
     // A fail-over takes its seconds however short the gateways' leases are: the senders try as long as LiveKit's.
     world.send(Load { spread: 1_500, pace: 1.0, ..Load::paced(plan.events(400), 50) });
     sleep(Duration::from_millis(1_500)).await;
