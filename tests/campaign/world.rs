@@ -179,13 +179,13 @@ impl World {
 
     fn configuration(&self, proxy: Option<&Proxy>) -> String {
         let mut text = self.setup.more.clone();
-        match proxy {
+        let store = match proxy {
             Some(proxy) => {
-                writeln!(text, "store.kind = \"redis\"\nstore.redis.url = {:?}", proxy.url())
-                    .unwrap();
+                format!("store.kind = \"redis\"\nstore.redis.url = {:?}\n", proxy.url())
             }
-            None => text.push_str(&self.servers.configuration()),
-        }
+            None => self.servers.configuration(),
+        };
+        text.push_str(&store);
         for (key, value) in [
             ("tls.enabled", "false"),
             ("shutdown.drain_delay", "\"300ms\""),
