@@ -251,7 +251,8 @@ impl Running {
         }
         store::close(&self.lasting.dispatch.stores().shared, self.writer).await;
         // The thread ends with `end`; a second is its own limit for open connections.
-        if tokio::task::spawn_blocking(move || self.admin.join()).await.is_err() {
+        let ended = tokio::task::spawn_blocking(move || self.admin.join()).await;
+        if !matches!(ended, Ok(Ok(()))) {
             tracing::warn!("the admin thread ended badly");
         }
         tracing::info!("stopped");

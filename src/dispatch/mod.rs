@@ -219,8 +219,8 @@ impl Dispatch {
     }
 }
 
-/// What a conclusion says about every later copy. The digest of a duplicate that conflicts is not `own`, but which one
-/// it is no longer matters: the conflict has been counted.
+/// What a conclusion says about every later copy. A duplicate that conflicts says nothing: its digest is not the one
+/// that was forwarded, and whoever compared with it would find a conflict where there is none.
 fn settled(conclusion: &Conclusion, own: Digest) -> Option<(Verdict, Digest)> {
     use crate::claim::exchange::Outcome;
     match *conclusion {
@@ -229,7 +229,7 @@ fn settled(conclusion: &Conclusion, own: Digest) -> Option<(Verdict, Digest)> {
         }
         Conclusion::Forwarded(Outcome::Refused(status)) => Some((Verdict::Refused(status), own)),
         Conclusion::Suppressed => Some((Verdict::Unknown, own)),
-        Conclusion::Duplicate { verdict, .. } => Some((verdict, own)),
+        Conclusion::Duplicate { verdict, conflict: false } => Some((verdict, own)),
         Conclusion::Forwarded(
             Outcome::Misconfigured(_)
             | Outcome::Overloaded { .. }
@@ -237,6 +237,7 @@ fn settled(conclusion: &Conclusion, own: Digest) -> Option<(Verdict, Digest)> {
             | Outcome::Unreached
             | Outcome::Ambiguous,
         )
+        | Conclusion::Duplicate { conflict: true, .. }
         | Conclusion::Busy { .. }
         | Conclusion::StoreUnavailable => None,
     }

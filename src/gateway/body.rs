@@ -86,7 +86,7 @@ where
     }
     let mut place = None;
     shelf.reserve(&mut place, announced)?;
-    let mut reserved = announced;
+    let mut reserved = announced.next_multiple_of(UNIT_BYTES);
     // Most bodies are one frame, which is taken as it is.
     let mut whole = Bytes::new();
     let mut parts = BytesMut::new();
@@ -97,8 +97,10 @@ where
             return Err(Rejection::TooLarge(bytes_max));
         }
         if length > reserved {
-            shelf.reserve(&mut place, length - reserved)?;
-            reserved = length;
+            // What is taken in whole units is counted so, or small frames would take a unit each.
+            let more = (length - reserved).next_multiple_of(UNIT_BYTES);
+            shelf.reserve(&mut place, more)?;
+            reserved += more;
         }
         if whole.is_empty() && parts.is_empty() {
             whole = data;
@@ -187,6 +189,14 @@ mod tests {
         assert!(matches!(read(whole(b"y"), &shelf, 4_096, PATIENT).await, Err(Rejection::Crowded)));
         drop(first);
         assert!(read(whole(b"y"), &shelf, 4_096, PATIENT).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn many_small_frames_take_no_more_memory_than_one_large_one() {
+        let shelf = Shelf::new(4 * UNIT_BYTES);
+        let frames = vec![&b"x"[..]; 3_000];
+        let read = read(chunks(&frames), &shelf, 4_096, PATIENT).await.unwrap();
+        assert_eq!(read.bytes.len(), 3_000);
     }
 
     #[tokio::test]

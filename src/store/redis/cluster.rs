@@ -170,9 +170,16 @@ impl Cluster {
     fn moved(&self, slot: Slot, address: &Address) -> Arc<Member> {
         let member = self.member(address);
         self.is_stale.store(true, Ordering::Relaxed);
-        if let Some(serving) = self.map().slots.get_mut(slot.index()) {
+        let mut map = self.map();
+        if !map.slots.iter().flatten().any(|serving| serving.address == *address) {
+            // It served nothing that we know of: a replica that took its master's place says so first by being pointed
+            // at, and is asked before the map is read again.
+            member.node.wire.inherited();
+        }
+        if let Some(serving) = map.slots.get_mut(slot.index()) {
             *serving = Some(Arc::clone(&member));
         }
+        drop(map);
         member
     }
 
