@@ -84,6 +84,13 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// What nobody hears: the sender hung up before it was answered.
+    pub const UNHEARD: Self = Self::failed(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "sender-gone",
+        "the sender hung up before it was answered",
+    );
+
     const fn failed(status: StatusCode, word: &'static str, detail: &'static str) -> Self {
         Self { status, word, result: AnswerResult::Failed, retry_after: None, detail }
     }

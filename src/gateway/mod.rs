@@ -113,8 +113,12 @@ impl Gateway {
             return not_found(&request_id(request.headers()));
         };
         let _in_flight = self.metrics.in_flight();
-        let mut report =
-            Report::begin(&route.destination.name, &peer, request_id(request.headers()));
+        let mut report = Report::begin(
+            &route.destination.name,
+            &peer,
+            request_id(request.headers()),
+            &self.metrics,
+        );
         let answer = match self.webhook(route, request, peer, &mut report).await {
             Ok(concluded) => Answer::from(&concluded),
             Err(rejection) => {
@@ -123,7 +127,7 @@ impl Gateway {
                 answer
             }
         };
-        report.end(&answer, &self.metrics);
+        report.end(&answer);
         answer::respond(&answer, report.request_id())
     }
 

@@ -26,6 +26,8 @@ pub(super) struct Report {
     identified: Option<Identified>,
     concluded: Option<Concluded>,
     rejection: Option<Rejection>,
+    metrics: Arc<Metrics>,
+    ended: bool,
 }
 
 struct Identified {
@@ -35,9 +37,23 @@ struct Identified {
     id: Option<String>,
 }
 
+impl Drop for Report {
+    /// A sender that hangs up takes its request with it, and nobody is left to end this. Its exchange goes on.
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(&Answer::UNHEARD);
+        }
+    }
+}
+
 impl Report {
     /// A webhook has arrived.
-    pub(super) fn begin(route: &Route, peer: &Peer, request_id: Arc<str>) -> Self {
+    pub(super) fn begin(
+        route: &Route,
+        peer: &Peer,
+        request_id: Arc<str>,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
         Self {
             began: clock::monotonic(),
             route: route.clone(),
@@ -46,6 +62,8 @@ impl Report {
             identified: None,
             concluded: None,
             rejection: None,
+            metrics: Arc::clone(metrics),
+            ended: false,
         }
     }
 
@@ -88,7 +106,9 @@ impl Report {
     }
 
     /// It is answered: counts it and writes its line.
-    pub(super) fn end(&self, answer: &Answer, metrics: &Metrics) {
+    pub(super) fn end(&mut self, answer: &Answer) {
+        self.ended = true;
+        let metrics = &self.metrics;
         let kind = self.identified.as_ref().map(|identified| identified.kind);
         metrics.received(&self.route, kind);
         metrics.answered(&self.route, answer.result, answer.status.as_u16());

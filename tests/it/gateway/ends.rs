@@ -59,7 +59,7 @@ async fn a_sender_that_hangs_up_in_mid_forward_leaves_the_claim_settled() {
     let gate = Arc::new(Gate::default());
     let backend = Backend::always(held(&gate));
     let configuration = through_redis(&backend, &redis.url(), "");
-    let (one, two) = (Gateway::start(&configuration), Gateway::start(&configuration));
+    let (mut one, two) = (Gateway::start(&configuration), Gateway::start(&configuration));
     let sender = Sender::to(&one.url("/webhook"));
     let hung_up =
         tokio::spawn(
@@ -68,6 +68,7 @@ async fn a_sender_that_hangs_up_in_mid_forward_leaves_the_claim_settled() {
     until("the backend has the event", async || backend.requests().len() == 1).await;
     hung_up.abort();
     assert!(hung_up.await.unwrap_err().is_cancelled());
+    one.wait_for_line("sender-gone");
     gate.open();
     let told =
         Sender::to(&two.url("/webhook")).post(&event(EventKind::EgressEnded, 1, "EV_2")).await;
