@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use oncehook::store::redis::{Address, Endpoint};
 
-use super::redis::{RedisServer, Settings, free_port, until};
+use super::redis::{RedisServer, Settings, until};
 
 /// How many masters.
 const MASTERS: usize = 3;
@@ -38,15 +38,14 @@ impl RedisCluster {
         let mut nodes = Vec::new();
         let mut ports = Vec::new();
         for _ in 0..count {
-            let bus = free_port();
             let settings = settings
                 .clone()
                 .line("cluster-enabled yes")
                 .line("cluster-node-timeout 1000")
-                .line("repl-diskless-sync-delay 0")
-                .line(&format!("cluster-port {bus}"));
-            nodes.push(RedisServer::start_with(settings).await);
-            ports.push(bus);
+                .line("repl-diskless-sync-delay 0");
+            let node = RedisServer::start_with(settings).await;
+            ports.push(node.bus_port());
+            nodes.push(node);
         }
         let mut cluster = Self { nodes, ids: Vec::new() };
         for (number, node) in cluster.nodes.iter().enumerate() {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use oncehook::clock;
@@ -73,8 +74,16 @@ pub(crate) struct RedisServer {
     child: Child,
     directory: TempDir,
     settings: Settings,
-    port: u16,
-    tls_port: u16,
+    ports: Ports,
+}
+
+/// Where a server listens.
+#[derive(Clone, Copy)]
+struct Ports {
+    plain: u16,
+    tls: u16,
+    /// For the other nodes of a Cluster.
+    bus: u16,
 }
 
 impl RedisServer {
@@ -89,10 +98,10 @@ impl RedisServer {
             if let Some(authority) = &settings.authority {
                 authority.write(directory.path());
             }
-            let (port, tls_port) = (free_port(), free_port());
-            let child = spawn(directory.path(), &settings, port, tls_port);
+            let ports = Ports { plain: free_port(), tls: free_port(), bus: free_port() };
+            let child = spawn(directory.path(), &settings, ports);
             let settings = settings.clone();
-            let mut server = Self { child, directory, settings, port, tls_port };
+            let mut server = Self { child, directory, settings, ports };
             if server.is_ready().await {
                 return server;
             }
@@ -101,11 +110,16 @@ impl RedisServer {
     }
 
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.ports.plain
     }
 
     pub(crate) fn tls_port(&self) -> u16 {
-        self.tls_port
+        self.ports.tls
+    }
+
+    /// Where the other nodes of a Cluster talk to it.
+    pub(crate) fn bus_port(&self) -> u16 {
+        self.ports.bus
     }
 
     /// Where it keeps its files.
@@ -119,8 +133,8 @@ impl RedisServer {
 
     pub(crate) fn url(&self) -> String {
         match &self.settings.password {
-            Some(password) => format!("redis://:{password}@127.0.0.1:{}", self.port),
-            None => format!("redis://127.0.0.1:{}", self.port),
+            Some(password) => format!("redis://:{password}@127.0.0.1:{}", self.ports.plain),
+            None => format!("redis://127.0.0.1:{}", self.ports.plain),
         }
     }
 
@@ -164,7 +178,7 @@ impl RedisServer {
     /// Starts it again on the same ports, with what it has on disk, which is nothing unless it was told to save, and does
     /// not wait for it.
     pub(crate) fn begin_restart(&mut self) {
-        self.child = spawn(self.directory.path(), &self.settings, self.port, self.tls_port);
+        self.child = spawn(self.directory.path(), &self.settings, self.ports);
     }
 
     /// Starts it again, empty, on the same ports.
@@ -221,21 +235,24 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-fn spawn(directory: &Path, settings: &Settings, port: u16, tls_port: u16) -> Child {
+fn spawn(directory: &Path, settings: &Settings, ports: Ports) -> Child {
     let at = |name: &str| directory.join(name).display().to_string();
     let mut lines = vec![
         "bind 127.0.0.1".to_owned(),
-        format!("port {port}"),
+        format!("port {}", ports.plain),
         format!("dir {}", directory.display()),
         format!("unixsocket {}", at("redis.sock")),
         "save \"\"".to_owned(),
         "appendonly no".to_owned(),
     ];
     if settings.authority.is_some() {
-        lines.push(format!("tls-port {tls_port}"));
+        lines.push(format!("tls-port {}", ports.tls));
         for (key, file) in [("cert", "server.pem"), ("key", "server.key"), ("ca-cert", "ca.pem")] {
             lines.push(format!("tls-{key}-file {}", at(file)));
         }
+    }
+    if settings.lines.iter().any(|line| line == "cluster-enabled yes") {
+        lines.push(format!("cluster-port {}", ports.bus));
     }
     lines.extend(settings.lines.iter().cloned());
     std::fs::write(directory.join("redis.conf"), lines.join("\n")).unwrap();
@@ -248,8 +265,21 @@ fn spawn(directory: &Path, settings: &Settings, port: u16, tls_port: u16) -> Chi
         .expect("redis-server is missing; install it: apt-get install -y redis-server")
 }
 
+/// A port that nobody listens on. It lies below those that the kernel gives to outgoing connections, which would take it
+/// before the server does, and no two calls in this process get the same one.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Processes that run side by side begin at different places.
+    let offset = std::process::id().wrapping_mul(1_009);
+    (0..COUNT)
+        .map(|_| {
+            let next = NEXT.fetch_add(1, Ordering::Relaxed);
+            u16::try_from(FIRST + offset.wrapping_add(next) % COUNT).unwrap()
+        })
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 /// A CA and what it signed.
