@@ -9,6 +9,7 @@ use http::HeaderValue;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::config::{self, Config};
@@ -218,9 +219,10 @@ fn redis_tls(section: &config::UpstreamTls) -> Result<TlsOptions, StartError> {
     let client = match &section.client {
         None => None,
         Some(pair) => {
-            let key = String::from_utf8(read(&pair.key_file)?)
-                .map_err(|_| StartError::NotPem(pair.key_file.clone()))?;
-            Some(ClientCertificate { chain: read(&pair.certificate_file)?, key: key.into() })
+            let key = Zeroizing::new(read(&pair.key_file)?);
+            let text = str::from_utf8(&key)
+                .map_err(|_not_text| StartError::NotPem(pair.key_file.clone()))?;
+            Some(ClientCertificate { chain: read(&pair.certificate_file)?, key: text.into() })
         }
     };
     Ok(TlsOptions {

@@ -8,6 +8,7 @@
 pub mod backend;
 mod changes;
 mod checks;
+mod environment;
 mod host_port;
 mod livekit;
 pub mod load;
@@ -18,6 +19,7 @@ mod section;
 mod show;
 mod store;
 pub mod units;
+mod url_password;
 mod value;
 
 use std::net::SocketAddr;
@@ -34,9 +36,11 @@ use crate::webhook::keys::Tenant as TenantName;
 
 pub use backend::{Backend, HostPolicy, RoutePath};
 pub use changes::Change;
+pub use environment::Environment;
 pub use host_port::HostPort;
 pub use load::{
     InputFile, LoadError, Overrides, Sources, check_fragment, environment, load, load_watched,
+    open_to_others,
 };
 pub use problem::{Problem, Problems};
 pub use show::{Key, schema, show};
@@ -119,7 +123,7 @@ pub struct Admin {
 }
 
 /// A group of API keys whose events are one namespace.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Tenant {
     /// Its name, unique.
     pub name: TenantName,

@@ -19,6 +19,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, InconsistentKeys, ServerConfig};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+use zeroize::Zeroizing;
 
 use crate::telemetry::labels::TlsFailure;
 
@@ -219,10 +220,11 @@ fn load(files: &Files, provider: &CryptoProvider) -> Result<Loaded, TlsError> {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+/// What a file holds, wiped when it is dropped: it may be a key.
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
     let read = || {
         let size = fs::metadata(path)?.len();
-        if size > FILE_BYTES_MAX { Ok(None) } else { fs::read(path).map(Some) }
+        if size > FILE_BYTES_MAX { Ok(None) } else { fs::read(path).map(Zeroizing::new).map(Some) }
     };
     read()
         .map_err(|source| TlsError::Read { path: path.to_owned(), source })?

@@ -18,8 +18,9 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// How far the clocks of a sender and of this process may be apart, as livekit/protocol's `auth/verifier.go` has it.
 pub const LEEWAY: Duration = Duration::from_mins(1);
 
-/// A token that can be read. Nothing in it has been verified.
-#[derive(Clone, Debug)]
+/// A token that can be read. Nothing in it has been verified. It has no `Debug`: whoever has it can sign
+/// nothing, but can repeat it.
+#[derive(Clone)]
 pub struct Token<'a> {
     /// What was signed: header and claims as they came.
     pub(super) message: &'a str,

@@ -30,6 +30,7 @@ mod listener_limits;
 mod listener_tls;
 mod relay;
 mod reload;
+mod secrets;
 mod store;
 mod store_cluster;
 mod store_disk;
