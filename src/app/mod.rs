@@ -133,7 +133,7 @@ pub struct Running {
 
 /// Sets up this process's log as `config` says. Once for each process; demos and tests go without.
 pub fn init_log(config: &Config) -> Result<(), StartError> {
-    Ok(log::init(&rooms::log(config.log))?)
+    Ok(log::init(rooms::log(config.log))?)
 }
 
 /// Starts a gateway within the current runtime. A store that cannot be reached does not keep it from starting, one that

@@ -60,13 +60,13 @@ pub(super) fn log(section: config::Log) -> log::Options {
         config::LogFormat::Text => log::Format::Text,
     };
     let level = match section.level {
-        config::LogLevel::Error => "error",
-        config::LogLevel::Warn => "warn",
-        config::LogLevel::Info => "info",
-        config::LogLevel::Debug => "debug",
-        config::LogLevel::Trace => "trace",
+        config::LogLevel::Error => tracing::Level::ERROR,
+        config::LogLevel::Warn => tracing::Level::WARN,
+        config::LogLevel::Info => tracing::Level::INFO,
+        config::LogLevel::Debug => tracing::Level::DEBUG,
+        config::LogLevel::Trace => tracing::Level::TRACE,
     };
-    log::Options { format, filter: level.to_owned() }
+    log::Options { format, level }
 }
 
 /// TLS of the listener; `None` for plain HTTP.

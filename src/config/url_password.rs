@@ -35,7 +35,7 @@ fn split(url: &str) -> Option<(&str, &str, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret as _;
+    use secrecy::ExposeSecret;
 
     use super::taken;
 
@@ -54,7 +54,7 @@ mod tests {
         for (url, rest, password) in cases {
             let (left, found) = taken(url).unwrap();
             assert_eq!(left.as_str(), rest, "{url}");
-            assert_eq!(found.as_ref().map(|found| found.expose_secret()), password, "{url}");
+            assert_eq!(found.as_ref().map(ExposeSecret::expose_secret), password, "{url}");
         }
         assert!(taken("redis://:%ff@host").is_err());
     }

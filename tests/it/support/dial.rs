@@ -25,6 +25,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::traced;
+
 /// More than anything here should take, on a machine that has other things to do.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
@@ -71,6 +73,7 @@ impl Running {
         S: Fn(Request<Incoming>, Arc<Peer>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Answer> + Send + 'static,
     {
+        traced::here();
         let metrics = Metrics::new();
         let listener = Listener::bind(options, Arc::clone(&metrics)).expect("a free port");
         let address = listener.local_address();

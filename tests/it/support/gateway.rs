@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::traced;
+
 /// The API key of the tests, and its secret.
 pub(crate) const API_KEY: &str = "APItests";
 /// As long as LiveKit wants one to be.
@@ -95,6 +97,7 @@ impl Gateway {
                 ("LIVEKIT_API_KEY", API_KEY),
                 ("LIVEKIT_API_SECRET", API_SECRET),
             ])
+            .envs(traced::level())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -103,8 +106,11 @@ impl Gateway {
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = child.stderr.take().expect("stderr is piped");
         let lines = Arc::clone(&log);
+        traced::canary(API_SECRET);
         std::thread::spawn(move || {
+            let mut kept = traced::Sink::new("gateway");
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                kept.line(&line);
                 lines.lock().expect("nobody panics with the log").push(line);
             }
         });
@@ -195,6 +201,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        traced::pages(self.admin);
         // It may have ended by itself, which is as good.
         drop(self.child.kill());
         drop(self.child.wait());

@@ -11,3 +11,4 @@ pub(crate) mod resp;
 pub(crate) mod sender;
 pub(crate) mod sentinel;
 pub(crate) mod store;
+pub(crate) mod traced;

@@ -10,6 +10,8 @@ use oncehook::clock;
 use redis::{FromRedisValue, Value};
 use tempfile::TempDir;
 
+use super::traced;
+
 /// How long anything on this machine may take before a test gives up.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
@@ -93,6 +95,8 @@ impl RedisServer {
 
     /// A port that was free may be taken by somebody else before the server has it; then another is tried.
     pub(crate) async fn start_with(settings: Settings) -> Self {
+        traced::here();
+        settings.password.iter().for_each(|password| traced::canary(password));
         for _ in 0..5 {
             let directory = tempfile::tempdir().unwrap();
             if let Some(authority) = &settings.authority {

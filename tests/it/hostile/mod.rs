@@ -1,0 +1,3 @@
+//! Hostile input is refused, and nothing else suffers.
+
+mod leaks;
