@@ -171,6 +171,12 @@ impl RedisServer {
         line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
     }
 
+    /// How many events it has a record of; a probe's is none.
+    pub(crate) async fn records(&self) -> usize {
+        let any = format!("oncehook:{{{}}}", "?".repeat(22));
+        self.command::<Vec<String>>(&["KEYS", &any]).await.len()
+    }
+
     /// Ends it without warning, and forgets all it knew.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
