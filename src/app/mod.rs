@@ -12,7 +12,7 @@ mod status;
 mod store;
 mod watch;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -145,6 +145,11 @@ pub fn init_log(config: &Config) -> Result<(), StartError> {
 /// Starts a gateway within the current runtime. A store that cannot be reached does not keep it from starting, one that
 /// is set up wrong does.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    start_on(None, config).await
+}
+
+/// The same, with webhooks on a socket that listens already, whatever `listen.address` says; `None` binds that.
+pub async fn start_on(socket: Option<TcpListener>, config: Config) -> Result<Running, StartError> {
     // Asked before the first event comes: the first answer may take a while, and without one nothing can be claimed.
     getrandom::u64().map_err(StartError::Random)?;
     let metrics = Metrics::new();
@@ -168,7 +173,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     };
     let service = Arc::new(ArcSwap::from_pointee(Service::new(&config, &lasting, None)?));
 
-    let listener = Listener::bind(rooms::listener(&config, tls.as_ref()), Arc::clone(&metrics))?;
+    let options = rooms::listener(&config, tls.as_ref());
+    let listener = match socket {
+        None => Listener::bind(options, Arc::clone(&metrics))?,
+        Some(socket) => Listener::on(socket, options, Arc::clone(&metrics))?,
+    };
     let (address, control) = (listener.local_address(), listener.control());
     let readiness = Arc::new(Readiness::new());
     let ledger =
@@ -213,6 +222,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         admin,
         writer,
     })
+}
+
+/// Comes back when one of the runtime's threads has done something: a runtime that is stuck does not.
+pub async fn pulse() {
+    // A task that is cut off has been run, too.
+    drop(TaskTracker::new().spawn(std::future::ready(())).await);
 }
 
 impl Running {

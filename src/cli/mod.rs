@@ -18,6 +18,7 @@ pub mod run;
 pub mod sender;
 pub mod sign;
 pub mod status;
+mod systemd;
 pub mod trigger;
 pub mod verify;
 pub mod version;

@@ -153,11 +153,32 @@ impl Listener {
             hint: hint(address, source.kind()),
             source,
         })?;
+        Ok(Self::with(socket, options, metrics))
+    }
+
+    /// Takes a socket that somebody else has bound, and that listens; the address of `options` is not looked at. To be
+    /// called within the runtime that will serve it.
+    pub fn on(
+        socket: std::net::TcpListener,
+        options: Options,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, BindError> {
+        let address = socket.local_addr().unwrap_or(options.address);
+        let socket = taken_over(socket).map_err(|source| BindError {
+            address,
+            hint: "whoever handed the socket over must have bound it and listen on it".to_owned(),
+            source,
+        })?;
+        Ok(Self::with(socket, options, metrics))
+    }
+
+    fn with(socket: TcpListener, options: Options, metrics: Arc<Metrics>) -> Self {
+        let address = options.address;
         let local_address = socket.local_addr().unwrap_or(address);
         let places = Places::new(options.connections_max, options.connections_per_source_max);
         let shared = Shared { options, metrics, connections: TaskTracker::new() };
         let control = Control { shared: Arc::new(ArcSwap::from_pointee(shared)), places };
-        Ok(Self { socket, local_address, control })
+        Self { socket, local_address, control }
     }
 
     /// Changes its options while it serves.
@@ -268,6 +289,16 @@ fn bound(address: SocketAddr) -> io::Result<TcpListener> {
     SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+fn taken_over(socket: std::net::TcpListener) -> io::Result<TcpListener> {
+    let reference = SockRef::from(&socket);
+    if !reference.is_listener()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"));
+    }
+    reference.set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
 }
 
 fn hint(address: SocketAddr, kind: io::ErrorKind) -> String {

@@ -42,6 +42,7 @@ mod store_proxy;
 mod store_redis;
 mod store_sentinel;
 mod support;
+mod systemd;
 mod telemetry;
 mod upstream;
 mod webhook;
