@@ -94,7 +94,7 @@ fn traced(backend: &str, more: &str) -> Gateway {
     let surroundings = Surroundings { variables, ..Surroundings::default() };
     let configuration = format!(
         "tls.enabled = false\nshutdown.drain_delay = \"0s\"\nkeys.APIleaks = \"{SECRET}\"\n\
-         upstream.timeout = \"700ms\"\nupstream.connect_timeout = \"300ms\"\n{more}\n[[route]]\npath = \"/webhook\"\nbackend = \"{backend}/hook\"\n"
+         upstream.timeout = \"3s\"\nupstream.connect_timeout = \"2s\"\n{more}\n[[route]]\npath = \"/webhook\"\nbackend = \"{backend}/hook\"\n"
     );
     Gateway::start_in(&surroundings, &configuration)
 }
