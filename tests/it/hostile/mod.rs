@@ -1,0 +1,8 @@
+//! Hostile input is refused, and nothing else suffers: corpora as data, against real gateways.
+
+mod backends;
+mod bodies;
+mod stage;
+mod tokens;
+
+use stage::{Effect, Stage};
