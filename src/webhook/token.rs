@@ -48,6 +48,10 @@ pub struct Grants {
     /// The standard base64 of the body's SHA-256; tokens that join rooms have none.
     #[serde(default)]
     pub sha256: Option<String>,
+    /// When it was made. Nobody judges that, but it must be a number (RFC 7519, 4.1.6): a token that is none to the
+    /// backend's receiver (Go, Python) is none here.
+    #[serde(default, rename = "iat")]
+    _issued: Option<Number>,
 }
 
 /// What matters of a header. `typ`, `kid`, `jku` and the like do not: they must never choose a key (RFC 8725, 3.10).
@@ -57,6 +61,19 @@ struct Header<'a> {
     alg: Cow<'a, str>,
     #[serde(default)]
     crit: Presence,
+    /// An extension that needs `crit`, and that no JWT may use (RFC 7797, 6 and 7): who obeys it reads other claims.
+    #[serde(default)]
+    b64: Presence,
+}
+
+/// Any number, whatever its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Number;
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        f64::deserialize(deserializer).map(|_| Self)
+    }
 }
 
 /// Whether a member is there, whatever its value.
@@ -122,17 +139,19 @@ fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::NotAToken)
 }
 
-/// Reads an object; serde alone would take an array of its members' values for one.
+/// Reads an object; serde alone would take an array of its members' values for one. All of it must be UTF-8 (RFC 8259,
+/// 8.1): `serde_json` looks at that only in the members that are used.
 fn read<'a, T: Deserialize<'a>>(json: &'a [u8], part: Part) -> Result<T, Refusal> {
-    if !json.trim_ascii_start().starts_with(b"{") {
+    let text = std::str::from_utf8(json).map_err(|_| Refusal::Unreadable(part))?;
+    if !text.trim_ascii_start().starts_with('{') {
         return Err(Refusal::Unreadable(part));
     }
-    serde_json::from_slice(json).map_err(|_| Refusal::Unreadable(part))
+    serde_json::from_str(text).map_err(|_| Refusal::Unreadable(part))
 }
 
 fn check_header(json: &[u8]) -> Result<(), Refusal> {
     let header: Header<'_> = read(json, Part::Header)?;
-    if header.crit.0 {
+    if header.crit.0 || header.b64.0 {
         return Err(Refusal::Critical);
     }
     if header.alg == "HS256" { Ok(()) } else { Err(Refusal::Algorithm) }
