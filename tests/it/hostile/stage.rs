@@ -103,12 +103,14 @@ impl Stage {
         }
     }
 
-    /// The log's line about the request `name`.
+    /// The one line of the webhook `name`; there may be others about it.
     pub(super) async fn line(&self, name: &str) -> serde_json::Value {
         let part = format!("\"request_id\":\"{name}\"");
+        let tells =
+            |line: &String| line.contains(&part) && line.contains("\"message\":\"webhook\"");
         let mut found = None;
         until("the log tells of it", async || {
-            found = self.gateway.log().into_iter().find(|line| line.contains(&part));
+            found = self.gateway.log().into_iter().find(tells);
             found.is_some()
         })
         .await;
