@@ -2,13 +2,16 @@
 //! LiveKit uses them. Signature, key and body are left to [`super::verify`].
 
 use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 
+use super::protojson::Name;
 use super::refusal::{Part, Refusal};
 use crate::clock::UnixTime;
 
@@ -139,14 +142,41 @@ fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::NotAToken)
 }
 
-/// Reads an object; serde alone would take an array of its members' values for one. All of it must be UTF-8 (RFC 8259,
-/// 8.1): `serde_json` looks at that only in the members that are used.
+/// Reads an object. All of it must be UTF-8 (RFC 8259, 8.1), and no name may be there twice (RFC 7515, 4; RFC 7519, 4):
+/// `serde_json` looks at that only in the members that are used, and the backend may use others.
 fn read<'a, T: Deserialize<'a>>(json: &'a [u8], part: Part) -> Result<T, Refusal> {
-    let text = std::str::from_utf8(json).map_err(|_| Refusal::Unreadable(part))?;
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(Refusal::Unreadable(part));
+    let unreadable = Refusal::Unreadable(part);
+    let text = std::str::from_utf8(json).map_err(|_| unreadable)?;
+    serde_json::from_str::<Distinct>(text).map_err(|_| unreadable)?;
+    serde_json::from_str(text).map_err(|_| unreadable)
+}
+
+/// An object whose members have names of their own; serde's derive would take an array of values for one, too.
+struct Distinct;
+
+impl<'de> Deserialize<'de> for Distinct {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self)
     }
-    serde_json::from_str(text).map_err(|_| Refusal::Unreadable(part))
+}
+
+impl<'de> Visitor<'de> for Distinct {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object without a name that is there twice")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
+        // Bounded by the token's length.
+        let mut names = HashSet::new();
+        while let Some((name, IgnoredAny)) = members.next_entry::<Name<'de>, _>()? {
+            if !names.insert(name.0) {
+                return Err(A::Error::custom("a name is there twice"));
+            }
+        }
+        Ok(self)
+    }
 }
 
 fn check_header(json: &[u8]) -> Result<(), Refusal> {

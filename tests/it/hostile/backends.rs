@@ -12,6 +12,7 @@ use crate::support::backend::{Action, Backend, Piece, Reading, Then, eventually}
 use crate::support::corpus::{self, Values};
 use crate::support::gateway::Gateway;
 use crate::support::raw::{self, Answered};
+use crate::support::redis::RedisServer;
 use crate::support::sender::Signed;
 
 /// Stands wherever a backend says what is nobody's business.
@@ -106,9 +107,13 @@ enum Next {
 async fn no_backend_gets_through_to_the_sender_or_to_another_event() {
     let cases: Vec<(String, Case)> = corpus::read("backends", 20);
     // Long, since none of the backends that do answer may run into it; the cases wait side by side.
-    let mut configuration = "tls.enabled = false\nshutdown.drain_delay = \"0s\"\n\
-         upstream.timeout = \"4s\"\nclaim.join_wait = \"100ms\"\n"
-        .to_owned();
+    let redis = RedisServer::start().await;
+    let mut configuration = format!(
+        "tls.enabled = false\nshutdown.drain_delay = \"0s\"\nupstream.timeout = \"4s\"\n\
+         claim.join_wait = \"100ms\"\nstore.kind = \"redis\"\nstore.redis.url = \"{}\"\n\
+         store.redis.operation_timeout = \"1s\"\n",
+        redis.url()
+    );
     let mut plays = Vec::new();
     for (name, case) in cases {
         assert!(
@@ -120,11 +125,11 @@ async fn no_backend_gets_through_to_the_sender_or_to_another_event() {
         write!(configuration, "[[route]]\npath = \"/{name}\"\nbackend = \"{url}/hook\"\n").unwrap();
         plays.push((name, case.expect, backend));
     }
-    let gateway = Arc::new(Gateway::start(&configuration));
+    let gateways = Arc::new([Gateway::start(&configuration), Gateway::start(&configuration)]);
     let mut running = JoinSet::new();
     for (name, expect, backend) in plays {
-        let gateway = Arc::clone(&gateway);
-        running.spawn(async move { play(&gateway, &name, &expect, &backend).await });
+        let gateways = Arc::clone(&gateways);
+        running.spawn(async move { play(&gateways, &name, &expect, &backend).await });
     }
     let differences: Vec<String> = running.join_all().await.concat();
     assert!(
@@ -133,7 +138,9 @@ async fn no_backend_gets_through_to_the_sender_or_to_another_event() {
         differences.len(),
         differences.join("\n")
     );
-    assert!(!gateway.log().join("\n").contains(SECRET), "the log tells what a backend said");
+    for gateway in gateways.iter() {
+        assert!(!gateway.log().join("\n").contains(SECRET), "the log tells what a backend said");
+    }
 }
 
 fn action(name: &str, case: &Case) -> Action {
@@ -161,8 +168,14 @@ fn action(name: &str, case: &Case) -> Action {
     action
 }
 
-/// Plays one case, and returns what was not as it should be.
-async fn play(gateway: &Gateway, name: &str, expect: &Expect, backend: &Backend) -> Vec<String> {
+/// Plays one case, and returns what was not as it should be. The next copy comes to another gateway, which knows of the
+/// first one only what the record says.
+async fn play(
+    [gateway, replica]: &[Gateway; 2],
+    name: &str,
+    expect: &Expect,
+    backend: &Backend,
+) -> Vec<String> {
     let mut differences = Vec::new();
     let mut check = |what: &str, is: String, should: String| {
         if is != should {
@@ -179,7 +192,7 @@ async fn play(gateway: &Gateway, name: &str, expect: &Expect, backend: &Backend)
     check("how often it asked", backend.requests().len().to_string(), requests.to_string());
     check("what is not its own", foreign(&first), String::new());
 
-    let again = post(gateway, name, 1, "EV_2").await;
+    let again = post(replica, name, 1, "EV_2").await;
     let mut after = backend.requests();
     let asked = requests + usize::from(matches!(next, Next::Forwarded | Next::Marked));
     check("how often it asked for both", after.len().to_string(), asked.to_string());

@@ -2,6 +2,8 @@
 //!
 //! Each refused body is then sent once more, signed as LiveKit does: it must still be new.
 
+use std::fmt::Write as _;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey};
@@ -132,17 +134,13 @@ fn compose(name: &str, case: &Case) -> (Vec<u8>, Vec<u8>) {
 
 fn set_digests(values: &mut Values, body: &[u8]) {
     let sha256 = Sha256::digest(body);
-    let hex = |upper: bool| {
-        let digits = sha256.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        if upper { digits.to_ascii_uppercase() } else { digits }
-    };
     values.set("sha256", STANDARD.encode(sha256));
     values.set("sha256-loose", loose(&STANDARD.encode(sha256)));
     values.set("sha256-unpadded", STANDARD_NO_PAD.encode(sha256));
     values.set("sha256-url", URL_SAFE.encode(sha256));
-    values.set("sha256-hex", hex(false));
-    values.set("sha256-hex-upper", hex(true));
-    values.set("sha256-hex-in-base64", STANDARD.encode(hex(false)));
+    values.set("sha256-hex", hex(&sha256));
+    values.set("sha256-hex-upper", hex(&sha256).to_ascii_uppercase());
+    values.set("sha256-hex-in-base64", STANDARD.encode(hex(&sha256)));
     values.set("sha256-of-nothing", STANDARD.encode(Sha256::digest(b"")));
     values.set("sha256-of-another", STANDARD.encode(Sha256::digest([body, b"\n"].concat())));
     values.set("sha256-twice", STANDARD.encode(Sha256::digest(sha256)));
@@ -191,10 +189,16 @@ fn set_token(values: &mut Values, case: &Case, pair: &rcgen::KeyPair) {
     values.set("signature-longer", URL_SAFE_NO_PAD.encode([&signature[..], &[0]].concat()));
     values.set("signature-twice", URL_SAFE_NO_PAD.encode(signature.repeat(2)));
     values.set("signature-zero", URL_SAFE_NO_PAD.encode(vec![0; signature.len()]));
-    let hex: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
-    values.set("signature-hex", hex);
+    values.set("signature-hex", hex(&signature));
     let token = values.fill(&case.token);
     values.set("token", token);
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
 /// The same bytes to a reader that does not look at the last character's unused bits (RFC 4648, 3.5).
