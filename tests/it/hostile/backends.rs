@@ -110,7 +110,7 @@ async fn no_backend_gets_through_to_the_sender_or_to_another_event() {
     let redis = RedisServer::start().await;
     let mut configuration = format!(
         "tls.enabled = false\nshutdown.drain_delay = \"0s\"\nupstream.timeout = \"4s\"\n\
-         claim.join_wait = \"100ms\"\nstore.kind = \"redis\"\nstore.redis.url = \"{}\"\n\
+         store.kind = \"redis\"\nstore.redis.url = \"{}\"\n\
          store.redis.operation_timeout = \"1s\"\n",
         redis.url()
     );
