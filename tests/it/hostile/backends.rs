@@ -30,7 +30,7 @@ const FIELDS: [&str; 7] = [
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Case {
+pub(super) struct Case {
     source: String,
     says: String,
     /// How much of the request is read first.
@@ -40,6 +40,13 @@ struct Case {
     write: Vec<Write>,
     then: End,
     expect: Expect,
+}
+
+impl Case {
+    /// Whether the answer never comes, though the connection stands.
+    pub(super) fn is_silent(&self) -> bool {
+        self.expect.word == "backend-silent" && matches!(self.then, End::Hang)
+    }
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -143,7 +150,8 @@ async fn no_backend_gets_through_to_the_sender_or_to_another_event() {
     }
 }
 
-fn action(name: &str, case: &Case) -> Action {
+/// What the backend does with the first request.
+pub(super) fn action(name: &str, case: &Case) -> Action {
     let values = Values::of(name);
     let read = match case.read {
         Read::Whole => Reading::Whole,
