@@ -64,7 +64,7 @@ async fn get(gateway: &Gateway, path: &str, pause: Duration) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    let mut buffer = [0; 16 * 1024];
+    let mut buffer = vec![0; 16 * 1024];
     let reading = async {
         while answer.len() < BYTES_MAX {
             let more = tokio::time::timeout(pause, socket.read(&mut buffer)).await;
@@ -76,6 +76,6 @@ async fn get(gateway: &Gateway, path: &str, pause: Duration) -> String {
         }
     };
     // One that drips would go on for as long as it is listened to.
-    tokio::time::timeout(5 * pause, reading).await.ok();
+    tokio::time::timeout(5 * pause, Box::pin(reading)).await.ok();
     String::from_utf8_lossy(&answer).into_owned()
 }
