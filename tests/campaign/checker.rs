@@ -47,6 +47,13 @@ pub(crate) struct Report {
     pub(crate) notes: Vec<String>,
 }
 
+impl Report {
+    /// Of what could not be played to its end.
+    pub(crate) fn failed(violation: String) -> Self {
+        Self { violations: vec![violation], ..Self::default() }
+    }
+}
+
 /// One event's share of the history.
 #[derive(Default)]
 struct Life<'a> {

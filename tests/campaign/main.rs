@@ -28,6 +28,7 @@ mod arguments;
 mod backend;
 mod checker;
 mod history;
+mod namespaces;
 mod observe;
 mod planted;
 mod random;
@@ -78,8 +79,14 @@ fn run(arguments: &Arguments) -> (usize, usize) {
             count(well);
         }
     }
-    let mut rows = Vec::new();
+    let (mut rows, mut not_run) = (Vec::new(), Vec::new());
     for scenario in scenarios::ALL.iter().filter(|scenario| arguments.takes(scenario)) {
+        // Whoever asked for it by its name is told so by its failure.
+        if let (Selection::All, Some(lacking)) = (arguments.selection, (scenario.lacking)()) {
+            println!("{}: not run: {lacking}", scenario.name);
+            not_run.push((scenario.name, lacking));
+            continue;
+        }
         let report = play(scenario, arguments.plan(scenario));
         count(report.violations.is_empty());
         // What was planted is no result.
@@ -87,8 +94,8 @@ fn run(arguments: &Arguments) -> (usize, usize) {
             rows.push((scenario.name, report));
         }
     }
-    if !rows.is_empty() {
-        println!("\nseed {}\n{}", arguments.seed, table::of(&rows));
+    if !rows.is_empty() || !not_run.is_empty() {
+        println!("\nseed {}\n{}", arguments.seed, table::of(&rows, &not_run));
     }
     (passed, failed)
 }
@@ -102,11 +109,12 @@ fn play(scenario: &Scenario, plan: Plan) -> Report {
         .enable_all()
         .build()
         .expect("a runtime");
-    let run = AssertUnwindSafe(|| runtime.block_on((scenario.run)(plan)));
-    let report = std::panic::catch_unwind(run).unwrap_or_else(|_| Report {
-        violations: vec!["the scenario itself failed, see above".to_owned()],
-        ..Report::default()
+    let run = AssertUnwindSafe(|| match (scenario.lacking)() {
+        Some(lacking) => Report::failed(lacking),
+        None => runtime.block_on((scenario.run)(plan)),
     });
+    let report = std::panic::catch_unwind(run)
+        .unwrap_or_else(|_| Report::failed("the scenario itself failed, see above".to_owned()));
     runtime.shutdown_background();
     let well = report.violations.is_empty();
     println!("{}: {} ({:.1} s)", scenario.name, word(well), began.elapsed().as_secs_f64());

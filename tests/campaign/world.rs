@@ -1,5 +1,5 @@
-//! The parts of one scenario, and what is looked at once it is quiet: gateways as processes, each behind a proxy of its
-//! own to one Redis; a backend; senders; and forgers all along.
+//! The parts of one scenario, and what is looked at once it is quiet: gateways as processes, each with a proxy or a link
+//! of its own to one Redis, or with a fleet of them; a backend; senders; and forgers all along.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -144,7 +144,7 @@ impl World {
     /// The one server, in scenarios that asked for one.
     pub(crate) fn redis(&self) -> &RedisServer {
         match &self.servers {
-            Servers::Alone(redis) => redis,
+            Servers::Alone(redis) | Servers::Apart(redis, _) => redis,
             Servers::Sentinels(_) | Servers::Cluster(_) => panic!("there are several"),
         }
     }
@@ -152,7 +152,7 @@ impl World {
     /// The same, to be killed.
     pub(crate) fn redis_mut(&mut self) -> &mut RedisServer {
         match &mut self.servers {
-            Servers::Alone(redis) => redis,
+            Servers::Alone(redis) | Servers::Apart(redis, _) => redis,
             Servers::Sentinels(_) | Servers::Cluster(_) => panic!("there are several"),
         }
     }
@@ -183,7 +183,7 @@ impl World {
             Some(proxy) => {
                 format!("store.kind = \"redis\"\nstore.redis.url = {:?}\n", proxy.url())
             }
-            None => self.servers.configuration(),
+            None => self.servers.configuration(self.members.len()),
         };
         text.push_str(&store);
         for (key, value) in [
@@ -241,8 +241,16 @@ impl World {
     /// Waits until every gateway asks the store again: until then an outage is not over for those behind it.
     pub(crate) async fn recovered(&self) {
         for Member { gateway, .. } in self.members.iter().filter(|member| member.running) {
-            let rested = observe::recovered(gateway, REST).await;
+            let rested = observe::degraded(gateway, 0.0, REST).await;
             assert!(rested, "a gateway does not find that the store is back");
+        }
+    }
+
+    /// Waits until each of these gateways has found out that it has no store.
+    pub(crate) async fn degraded(&self, gateways: &[usize]) {
+        for number in gateways {
+            let noticed = observe::degraded(&self.members[*number].gateway, 1.0, REST).await;
+            assert!(noticed, "gateway {number} does not find that the store is out");
         }
     }
 
@@ -260,9 +268,8 @@ impl World {
             observe::log(&self.members[number].gateway.log(), number, &self.recorder);
         }
         // A fail-over may forget how a lease ended, though it knows of the claim: `wait_replicas` is for claims.
-        let failed_over = self.servers.behind_proxy().is_none();
-        let forgotten =
-            failed_over || self.recorder.write().faults.iter().any(|fault| fault.forgets);
+        let forgotten = self.servers.fail_over()
+            || self.recorder.write().faults.iter().any(|fault| fault.forgets);
         let left = self.servers.leases(REST, forgotten).await;
         if !left.is_empty() {
             self.recorder.complain(format!("leases are left in the store: {left:?}"));

@@ -6,6 +6,7 @@ mod fleets;
 mod gateways;
 mod machines;
 mod network;
+mod partitions;
 mod planted;
 mod stores;
 
@@ -26,6 +27,8 @@ pub(crate) struct Scenario {
     pub(crate) about: &'static str,
     /// CI runs it.
     pub(crate) short: bool,
+    /// What it needs and this machine lacks.
+    pub(crate) lacking: fn() -> Option<String>,
     pub(crate) run: Run,
 }
 
@@ -35,12 +38,15 @@ macro_rules! scenarios {
         pub(crate) const ALL: &[Scenario] = &[$(Scenario {
             name: stringify!($name),
             about: $about,
-            short: scenarios!(@ $($when)?),
+            short: scenarios!(@short $($when)?),
+            lacking: scenarios!(@lacking $($when)?),
             run: |plan| Box::pin($room::$name(plan)),
         },)+];
     };
-    (@) => { false };
-    (@ short) => { true };
+    (@short short) => { true };
+    (@short $($when:ident)?) => { false };
+    (@lacking netns) => { crate::namespaces::lacking };
+    (@lacking $($when:ident)?) => { || None };
 }
 
 scenarios! {
@@ -86,6 +92,9 @@ scenarios! {
     network::connections_stall "connections fall silent and stay open",
     network::partition "one gateway is cut off from Redis, and decides alone",
     network::partition_reject "one gateway is cut off from Redis, and rejects",
+    #[netns] partitions::partition_netns "links in network namespaces go down, one or all; gateways decide alone",
+    #[netns] partitions::partition_netns_reject "the same; gateways reject meanwhile",
+    #[netns] partitions::partition_netns_one_way "Redis hears one gateway or all, and what it says is lost",
     machines::clocks_30s "two gateways' clocks are 30 s off, one ahead, one behind",
     machines::clocks_90s "the same by 90 s: more than a token allows",
     machines::descriptors "a gateway that may open few files",
