@@ -39,7 +39,8 @@ impl Servers {
         match wanted {
             Wanted::Alone(settings) => Self::Alone(RedisServer::start_with(settings).await),
             Wanted::Apart(network) => {
-                let settings = Settings::default().elsewhere(network.there());
+                let elsewhere = Some(network.there());
+                let settings = Settings { elsewhere, ..Settings::default() };
                 Self::Apart(RedisServer::start_with(settings).await, network)
             }
             Wanted::Sentinels => Self::Sentinels(SentinelFleet::start().await),

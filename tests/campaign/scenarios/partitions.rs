@@ -83,7 +83,7 @@ async fn part(
     let healed = world.recorder.now();
     world.recovered().await;
     let fault = world.recorder.over("gateways are cut off from Redis", began);
-    let (lasted, after) = (healed - parted, fault.ended - healed);
+    let (lasted, after) = (healed.saturating_sub(parted), fault.ended.saturating_sub(healed));
     world.recorder.fault(Fault { costs, ..fault });
     format!(
         "{who:?} cut off for {} ms, all asked Redis again {} ms later",

@@ -63,11 +63,6 @@ impl Settings {
         self.binary = Some(binary);
         self
     }
-
-    pub(crate) fn elsewhere(mut self, elsewhere: Elsewhere) -> Self {
-        self.elsewhere = Some(elsewhere);
-        self
-    }
 }
 
 /// The server of version 6.2 that `./test` installs; `None` if it has not.
