@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `history` records, `checker` judges, `planted` shows that it can find something; `senders`, `backend` and `world`
-//! are the parts; `scenarios` break them.
+//! are the parts, `namespaces` the networks of some; `scenarios` break them.
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
