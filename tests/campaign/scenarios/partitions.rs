@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
+use crate::backend::Act;
 use crate::checker::Report;
 use crate::history::Fault;
 use crate::namespaces::{self, Cut, Network};
@@ -21,6 +22,9 @@ const GATEWAYS: usize = 3;
 /// Each gateway that decides alone may forward an event once.
 const ALONE: u32 = 2;
 
+/// How long the backend takes, so that at each moment a cut meets forwards that Redis is to hear of next.
+const FORWARD: Duration = Duration::from_millis(200);
+
 /// Who is cut off, for how many milliseconds, and how many more copies of an event it may cost.
 type Parting = (&'static [usize], (u64, u64), u32);
 
@@ -29,7 +33,7 @@ const DECIDING: [Parting; 4] = [
     (&[0], (800, 1_500), 1),
     (&[0, 1, 2], (100, 400), ALONE),
     (&[0, 1, 2], (1_500, 2_500), ALONE),
-    (&[1], (3_000, 4_000), 1),
+    (&[1], (3_500, 4_500), 1),
 ];
 
 /// Nobody forwards without a claim: what lasts beyond a lease may cost one copy, however many are cut off.
@@ -37,7 +41,7 @@ const REJECTING: [Parting; 4] = [
     (&[0], (800, 1_500), 1),
     (&[0, 1, 2], (100, 400), 1),
     (&[0, 1, 2], (1_500, 2_500), 1),
-    (&[1], (3_000, 4_000), 1),
+    (&[1], (3_500, 4_500), 1),
 ];
 
 /// Shorter ones may be over before an operation has timed out.
@@ -48,6 +52,7 @@ async fn parted(plan: Plan, policy: &'static str, cut: Cut, partings: [Parting; 
         let servers = Wanted::Apart(Arc::clone(&network));
         let more = COMPRESSED.to_owned() + policy;
         let mut world = World::start(plan, Setup { gateways: GATEWAYS, more, servers }).await;
+        world.backend.script(|_| Act::AcceptAfter(FORWARD));
         world.send(Load { spread: 1_500, ..Load::paced(plan.events(600), 50) });
         let mut random = world.random();
         let mut notes = Vec::new();
