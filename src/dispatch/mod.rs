@@ -173,9 +173,10 @@ impl Dispatch {
         }
     }
 
-    /// Retries what could not be recorded, until `stop`; returns when nothing is left that could be.
-    pub async fn finish(&self, stop: CancellationToken) {
-        self.backlog.work(&self.stores.shared, &self.metrics, stop).await;
+    /// Retries what could not be recorded, until `stop` and for `grace` after it; returns when nothing is left that
+    /// could be.
+    pub async fn finish(&self, stop: CancellationToken, grace: Duration) {
+        self.backlog.work(&self.stores.shared, &self.metrics, stop, grace).await;
     }
 
     async fn lead(&self, copy: &Copy, lead: Lead) -> Concluded {
