@@ -1,10 +1,10 @@
 //! Gateways that are cut off from Redis by their network: one of them, another, all at once, for moments and for seconds.
 //! Nothing stands in between but the kernel's own TCP.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -15,6 +15,7 @@ use crate::history::Fault;
 use crate::namespaces::{self, Cut, Network};
 use crate::senders::Load;
 use crate::servers::Wanted;
+use crate::support::redis::until;
 use crate::world::{COMPRESSED, LOCAL, Plan, REJECT, Setup, World};
 
 const GATEWAYS: usize = 3;
@@ -76,10 +77,17 @@ async fn part(
     (who, lasts, cut): (&[usize], Duration, Cut),
     costs: u32,
 ) -> String {
+    let mut probes = Vec::new();
+    for gateway in who {
+        probes.push(connect(world, network, *gateway).await);
+    }
     let began = world.recorder.now();
     network.cut(who, cut);
     let parted = world.recorder.now();
     prove(world, network, who).await;
+    if cut == Cut::Replies {
+        prove_heard(world, probes).await;
+    }
     sleep((parted + lasts).saturating_sub(world.recorder.now())).await;
     if lasts >= NOTICED {
         world.degraded(who).await;
@@ -102,16 +110,33 @@ async fn prove(world: &World, network: &Network, parted: &[usize]) {
     const SILENCE: Duration = Duration::from_millis(50);
     const LIMIT: Duration = Duration::from_secs(10);
     for gateway in 0..GATEWAYS {
-        let redis = SocketAddr::from((network.address_for(gateway), world.redis().port()));
-        let connecting = TcpStream::connect(redis);
+        let connecting = connect(world, network, gateway);
         if parted.contains(&gateway) {
             let silence = timeout(SILENCE, connecting).await;
             assert!(silence.is_err(), "gateway {gateway} is not cut off: {silence:?}");
         } else {
-            let connected = timeout(LIMIT, connecting).await.expect("there is a connection");
-            connected.expect("gateway's link is whole");
+            timeout(LIMIT, connecting).await.expect("its link is whole");
         }
     }
+}
+
+/// That Redis performs what comes over these connections, which are older than the cut.
+async fn prove_heard(world: &World, mut probes: Vec<TcpStream>) {
+    let heard = async || -> usize { world.redis().command(&["HLEN", "heard"]).await };
+    let before = heard().await;
+    for probe in &mut probes {
+        let field = probe.local_addr().expect("it is connected");
+        let command = format!("HSET heard {field} 1\r\n");
+        probe.write_all(command.as_bytes()).await.expect("nobody is told");
+    }
+    until("Redis hears those who do not hear it", async || heard().await == before + probes.len())
+        .await;
+}
+
+/// By the way of that gateway.
+async fn connect(world: &World, network: &Network, gateway: usize) -> TcpStream {
+    let redis = (network.address_for(gateway), world.redis().port());
+    TcpStream::connect(redis).await.expect("the link leads to Redis, and nobody says otherwise")
 }
 
 pub(super) async fn partition_netns(plan: Plan) -> Report {
