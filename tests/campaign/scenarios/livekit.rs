@@ -21,14 +21,17 @@ use super::until;
 /// How many gateways are killed one after the other.
 const ROUNDS: usize = 3;
 
-/// Nodes post each event three times; gateways die with events under way, and in between the backend refuses a third of
-/// the events when they first come.
+/// Longer than a lease, and than the 3.3 s that a node gives an attempt: it hangs up by itself.
+const STANDSTILL: Duration = Duration::from_millis(4_500);
+
+/// Nodes post each event three times; gateways die with events under way, then one stands still; and all along the
+/// backend refuses a third of the events when they first come.
 pub(super) async fn go_sender(plan: Plan) -> Report {
     let Program::Built(program) = Program::build().await else { return lacking(plan) };
     let mut world = World::start(plan, Setup::default()).await;
     let refused = Arc::default();
     refuse_some(&world, &refused);
-    world.send_by(&program, &Load::paced(plan.events(400), 40)).await;
+    world.send_by(&program, &Load::paced(plan.events(500), 40)).await;
     for victim in 0..ROUNDS {
         let before = refused.load(Ordering::SeqCst);
         let refusing = until(|| refused.load(Ordering::SeqCst) >= before + 5).await;
@@ -41,6 +44,7 @@ pub(super) async fn go_sender(plan: Plan) -> Report {
         world.join(&Surroundings::default()).await;
         sleep(Duration::from_millis(500)).await;
     }
+    stand_still(&world, ROUNDS).await;
     let recorder = Arc::clone(&world.recorder);
     let mut report = world.finish().await;
     let (note, again) = retries(&recorder.write());
@@ -49,6 +53,14 @@ pub(super) async fn go_sender(plan: Plan) -> Report {
         report.violations.push("nothing was sent again, whatever was refused".to_owned());
     }
     report
+}
+
+async fn stand_still(world: &World, gateway: usize) {
+    let began = world.recorder.now();
+    world.signal(gateway, "STOP");
+    sleep(STANDSTILL).await;
+    world.signal(gateway, "CONT");
+    world.recorder.fault(world.recorder.over("a gateway stands still", began));
 }
 
 fn lacking(plan: Plan) -> Report {
@@ -75,11 +87,13 @@ fn refuse_some(world: &World, refused: &Arc<AtomicUsize>) {
 fn retries(history: &History) -> (String, usize) {
     let again = history.attempts.iter().filter(|attempt| attempt.number > 1).count();
     let most = history.attempts.iter().map(|attempt| attempt.number).max().unwrap_or(0);
-    let cut = history.attempts.iter().filter(|attempt| attempt.told == Told::Nothing).count();
+    let told = |which: Told| history.attempts.iter().filter(|each| each.told == which).count();
     let of = |which: End| history.ends.values().filter(|end| **end == which).count();
     let note = format!(
-        "{} requests, {again} of them again (a copy up to {most} times), {cut} cut off; {} copies given up, {} dropped",
+        "{} requests, {again} of them again (a copy up to {most} times), {} cut off, {} hung up on; {} copies given up, {} dropped",
         history.attempts.len(),
+        told(Told::Nothing),
+        told(Told::HungUp),
         of(End::GivenUp),
         of(End::Gone)
     );

@@ -57,7 +57,7 @@ scenarios! {
     gateways::killed_before_settle "kill -9 after the backend's 2xx, before Redis knows",
     gateways::killed_after_settle "kill -9 when Redis knows, before the sender does",
     #[short] gateways::stopped_beyond_lease "a gateway stands still for longer than its lease, and goes on",
-    livekit::go_sender "LiveKit's own sender: kill -9 in mid-forward, and a backend that refuses first copies; needs Go",
+    livekit::go_sender "LiveKit's own sender: gateways killed or standing still, and a backend that refuses; needs Go",
     #[short] backends::backend_breaks "hangs, resets, truncates, is late: whatever the backend can do",
     backends::backend_refuses "429 and 5xx, with and without Retry-After, and 401",
     backends::backend_away "its port is closed and its connections broken, for a second or so, again and again",
