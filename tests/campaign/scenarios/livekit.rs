@@ -25,7 +25,7 @@ const ROUNDS: usize = 3;
 const STANDSTILL: Duration = Duration::from_millis(4_500);
 
 /// Nodes post each event three times; gateways die with events under way, then one stands still; and all along the
-/// backend refuses a third of the events when they first come.
+/// backend has no 2xx for a third of the events when they first come.
 pub(super) async fn go_sender(plan: Plan) -> Report {
     let Program::Built(program) = Program::build().await else { return lacking(plan) };
     let mut world = World::start(plan, Setup::default()).await;
@@ -35,7 +35,7 @@ pub(super) async fn go_sender(plan: Plan) -> Report {
     for victim in 0..ROUNDS {
         let before = refused.load(Ordering::SeqCst);
         let refusing = until(|| refused.load(Ordering::SeqCst) >= before + 5).await;
-        assert!(refusing, "nothing came for the backend to refuse");
+        assert!(refusing, "the backend had nothing to refuse");
         let (gate, caught) = trap(&world);
         assert!(until(|| caught.load(Ordering::SeqCst)).await, "nothing reached the backend");
         world.kill(victim);
@@ -48,9 +48,9 @@ pub(super) async fn go_sender(plan: Plan) -> Report {
     let recorder = Arc::clone(&world.recorder);
     let mut report = world.finish().await;
     let (note, again) = retries(&recorder.write());
-    report.notes.push(format!("{note}, {} refused", refused.load(Ordering::SeqCst)));
+    report.notes.push(format!("{note}, {} refused or reset", refused.load(Ordering::SeqCst)));
     if again == 0 {
-        report.violations.push("nothing was sent again, whatever was refused".to_owned());
+        report.violations.push("nothing was sent again, whatever the backend did".to_owned());
     }
     report
 }
@@ -70,16 +70,21 @@ fn lacking(plan: Plan) -> Report {
     Report { violations: vec![format!("needs go, and there is none; {HINT}")], ..Report::default() }
 }
 
-/// A third of the events are refused when they come for the first time, which is no fault: nobody is in doubt.
+/// A third of the events are met with this when they first come: half of them with a refusal, of which nobody is in doubt,
+/// the others with a reset, having been accepted or not.
 fn refuse_some(world: &World, refused: &Arc<AtomicUsize>) {
     let (seed, refused) = (world.plan.seed, Arc::clone(refused));
     world.backend.script(move |Request { event, nth }| {
-        let third = Random::new(seed, event << 8).below(3) == 0;
-        if nth > 1 || !third {
+        let mut random = Random::new(seed, event << 8);
+        if nth > 1 || random.below(3) > 0 {
             return Act::Accept;
         }
         refused.fetch_add(1, Ordering::SeqCst);
-        Act::Say("500 Internal Server Error")
+        match random.below(4) {
+            0 => Act::Reset,
+            1 => Act::AcceptAndReset,
+            _ => Act::Say("500 Internal Server Error"),
+        }
     });
 }
 
