@@ -21,8 +21,11 @@ use crate::support::gateway::{API_KEY, API_SECRET};
 /// How long the first build may take: all of livekit/protocol is compiled.
 const BUILD_MAX: Duration = Duration::from_mins(10);
 
-/// How long a node may take for all its copies; it gives up by itself a little earlier.
-const SEND_MAX: Duration = Duration::from_mins(3);
+/// How long a node may take for its last copies, once the last event has happened.
+const SEND_MAX: Duration = Duration::from_mins(2);
+
+/// How much earlier it gives up by itself, and says so.
+const EARLIER: Duration = Duration::from_secs(5);
 
 /// What to do where there is no Go.
 pub(crate) const HINT: &str = "hint: ./test --install puts one into target/tools/bin, for PATH; or see https://go.dev/doc/install";
@@ -72,7 +75,8 @@ impl Node {
     /// Sends its copies to `front`, and records how they ended.
     pub(crate) async fn send(self, program: PathBuf, front: Front, recorder: Arc<Recorder>) {
         let sender = Running::start(self.command(&program, &front.url()));
-        let lines = match sender.expect("the sender starts").output(SEND_MAX).await {
+        let limit = self.limit() + EARLIER;
+        let lines = match sender.expect("the sender starts").output(limit).await {
             Ok(lines) => lines,
             Err(problem) => {
                 return recorder.complain(format!("node {}: {problem}", self.number));
@@ -89,10 +93,17 @@ impl Node {
         }
     }
 
+    fn per_second(&self) -> u64 {
+        self.load.per_second.expect("these nodes have a pace")
+    }
+
+    fn limit(&self) -> Duration {
+        SEND_MAX + Duration::from_secs(self.load.events / self.per_second())
+    }
+
     fn command(&self, program: &Path, url: &str) -> Command {
         let Self { number, seed, begin, load } = self;
-        let per_second = load.per_second.expect("these nodes have a pace");
-        let timeout = SEND_MAX.saturating_sub(Duration::from_secs(5)).as_secs();
+        let (per_second, timeout) = (self.per_second(), self.limit().as_secs());
         let mut command = Command::new(program);
         command.args(["pace", "--url", url, "--key", API_KEY, "--secret", API_SECRET]);
         command.args([
