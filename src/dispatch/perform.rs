@@ -125,10 +125,9 @@ impl Dispatch {
             self.backlog.add(Unfinished { key: copy.key, owner, operation, until }, &self.metrics);
         }
         Concluded {
-            conclusion: answer.conclusion,
-            collapsed: false,
             attempt: attempt.number,
             possible_duplicate: attempt.possible_duplicate,
+            ..Concluded::of(answer.conclusion)
         }
     }
 

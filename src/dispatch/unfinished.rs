@@ -20,10 +20,9 @@ use crate::telemetry::Metrics;
 
 /// How many operations may wait: a minute of a busy gateway, or about 8 MiB.
 const WAITING_MAX: usize = 65_536;
-/// Between two tries while the store cannot be asked.
+/// Between two rounds, while the store, or a part of it, cannot be asked.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Of what is written back, how much goes to the store in each [`BURST_INTERVAL`]: a thousand operations a second from
-/// each gateway. A store that has just come back meets the senders' retries, too.
+/// How many tries go to the store in each [`BURST_INTERVAL`]: a thousand a second from each gateway. A store that has just come back meets the senders' retries, too.
 const BURST_MAX: u32 = 100;
 const BURST_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -95,36 +94,49 @@ impl Backlog {
     pub(super) fn write_back(&self) -> WriteBack {
         let waiting = self.waiting();
         WriteBack {
-            facts_waiting: waiting.facts.len(),
-            releases_waiting: waiting.releases.len(),
+            facts_waiting: waiting.facts_len(),
+            releases_waiting: waiting.len() - waiting.facts_len(),
             facts_written: self.facts_written.load(Ordering::Relaxed),
             facts_dropped: self.facts_dropped.load(Ordering::Relaxed),
         }
     }
 
-    /// Records them at `store` until `stop`; then makes one last try for each and returns. An outage is common to all
-    /// of them, so one that fails holds the others.
-    pub(super) async fn work(&self, store: &Store, metrics: &Metrics, stop: CancellationToken) {
+    /// Records them at `store` until `stop`; then goes on for `grace` at the most, and returns when none is left.
+    ///
+    /// One that fails waits for the next round, so that a part of the store that is out (a node of a Cluster) does not
+    /// hold what the others would take.
+    pub(super) async fn work(
+        &self,
+        store: &Store,
+        metrics: &Metrics,
+        stop: CancellationToken,
+        grace: Duration,
+    ) {
         let mut pace = Pace::new(clock::monotonic());
+        let mut end = None;
         let mut facts_lost: u64 = 0;
         while let Some(next) = self.next(metrics, &stop).await {
-            let pause = match self.record(&next, store, metrics).await {
-                Ok(()) => pace.spend(clock::monotonic()).unwrap_or_default(),
-                Err(_) if stop.is_cancelled() => {
-                    facts_lost += u64::from(self.count_lost(&next, metrics));
-                    Duration::ZERO
-                }
-                // One record is at fault, and must not hold the others.
-                Err(error) if clock::monotonic() >= next.until || error.concerns_one_record() => {
+            if stop.is_cancelled() {
+                end.get_or_insert_with(|| clock::monotonic().plus(grace));
+            }
+            let said = self.record(&next, store, metrics).await;
+            let now = clock::monotonic();
+            match said {
+                Ok(()) => {}
+                // One record is at fault, and the next try would fail as well.
+                Err(error) if now >= next.until || error.concerns_one_record() => {
                     self.give_up(&next, &error.to_string(), metrics);
-                    Duration::ZERO
+                }
+                Err(_) if end.is_some_and(|end| now >= end) => {
+                    facts_lost += u64::from(self.count_lost(&next, metrics));
                 }
                 Err(_) => {
-                    self.waiting().put_back(next);
-                    PAUSE
+                    let mut waiting = self.waiting();
+                    waiting.set_aside(next);
+                    metrics.unfinished(waiting.len());
                 }
-            };
-            sleep(pause, &stop).await;
+            }
+            sleep(pace.spend(now).unwrap_or_default(), &stop).await;
         }
         if facts_lost > 0 {
             tracing::error!(
@@ -155,19 +167,25 @@ impl Backlog {
     async fn next(&self, metrics: &Metrics, stop: &CancellationToken) -> Option<Unfinished> {
         loop {
             let filled = self.filled.notified();
-            let next = self.waiting().pop();
+            let (next, has_failed) = {
+                let mut waiting = self.waiting();
+                (waiting.pop(), !waiting.failed.is_empty())
+            };
             match next {
                 Some(next) if next.until <= clock::monotonic() => {
                     self.give_up(&next, "it waited too long", metrics);
-                    continue;
                 }
                 Some(next) => return Some(next),
+                None if has_failed => {
+                    // Even after `stop`: the store's probe takes about as long to find that it is back.
+                    tokio::time::sleep(PAUSE).await;
+                    self.waiting().begin_round();
+                }
                 None if stop.is_cancelled() => return None,
-                None => {}
-            }
-            tokio::select! {
-                () = filled => {}
-                () = stop.cancelled() => {}
+                None => tokio::select! {
+                    () = filled => {}
+                    () = stop.cancelled() => {}
+                },
             }
         }
     }
@@ -222,22 +240,28 @@ async fn sleep(pause: Duration, stop: &CancellationToken) {
 struct Waiting {
     facts: VecDeque<Unfinished>,
     releases: VecDeque<Unfinished>,
+    /// What has failed in this round, of both kinds.
+    failed: VecDeque<Unfinished>,
     max: usize,
 }
 
 impl Waiting {
     const fn new(max: usize) -> Self {
-        Self { facts: VecDeque::new(), releases: VecDeque::new(), max }
+        Self { facts: VecDeque::new(), releases: VecDeque::new(), failed: VecDeque::new(), max }
     }
 
     fn len(&self) -> usize {
-        self.facts.len() + self.releases.len()
+        self.facts.len() + self.releases.len() + self.failed.len()
+    }
+
+    fn facts_len(&self) -> usize {
+        self.facts.len() + self.failed.iter().filter(|each| is_fact(&each.operation)).count()
     }
 
     /// Returns what has to go: the oldest release, whose lease ends first; else, for a fact, the oldest fact, whose
-    /// copies have mostly come; else `new` itself.
+    /// copies have mostly come; else `new` itself. What has failed is older than the rest.
     fn push(&mut self, new: Unfinished) -> Option<Unfinished> {
-        let lost = if self.len() < self.max { None } else { self.releases.pop_front() };
+        let lost = if self.len() < self.max { None } else { self.oldest_release() };
         let full = self.len() >= self.max;
         if !is_fact(&new.operation) {
             if full {
@@ -246,9 +270,22 @@ impl Waiting {
             self.releases.push_back(new);
             return lost;
         }
-        let lost = if full { self.facts.pop_front() } else { lost };
+        let lost = if full { self.oldest_fact() } else { lost };
         self.facts.push_back(new);
         lost
+    }
+
+    fn oldest_release(&mut self) -> Option<Unfinished> {
+        let failed = self.failed.iter().position(|each| !is_fact(&each.operation));
+        match failed {
+            Some(at) => self.failed.remove(at),
+            None => self.releases.pop_front(),
+        }
+    }
+
+    /// Called when no release is left.
+    fn oldest_fact(&mut self) -> Option<Unfinished> {
+        self.failed.pop_front().or_else(|| self.facts.pop_front())
     }
 
     /// Facts first. While the store is out, releases that no longer matter come to light one by one.
@@ -256,12 +293,16 @@ impl Waiting {
         self.facts.pop_front().or_else(|| self.releases.pop_front())
     }
 
-    /// Where it was.
-    fn put_back(&mut self, unfinished: Unfinished) {
-        if is_fact(&unfinished.operation) {
-            self.facts.push_front(unfinished);
-        } else {
-            self.releases.push_front(unfinished);
+    /// For the next round.
+    fn set_aside(&mut self, unfinished: Unfinished) {
+        self.failed.push_back(unfinished);
+    }
+
+    /// What has failed comes first: it is the oldest.
+    fn begin_round(&mut self) {
+        while let Some(last) = self.failed.pop_back() {
+            let lane = if is_fact(&last.operation) { &mut self.facts } else { &mut self.releases };
+            lane.push_front(last);
         }
     }
 }
@@ -277,7 +318,7 @@ impl Pace {
         Self { began: now, spent: 0 }
     }
 
-    /// One more was recorded; returns how long to wait before the next.
+    /// One more was tried; returns how long to wait before the next.
     fn spend(&mut self, now: Monotonic) -> Option<Duration> {
         if now.since(self.began) >= BURST_INTERVAL {
             *self = Self::new(now);
@@ -329,21 +370,44 @@ mod tests {
         assert_eq!(waiting.push(fact(6)), Some(release(4)));
         assert_eq!(waiting.push(release(7)), Some(release(7)), "a fact does not go for a release");
         assert_eq!(waiting.push(fact(8)), Some(fact(2)), "among facts the oldest goes");
-        let left: Vec<_> = std::iter::from_fn(|| waiting.pop()).collect();
-        assert_eq!(left, [fact(5), fact(6), fact(8)]);
+        assert_eq!(drained(&mut waiting), [fact(5), fact(6), fact(8)]);
+    }
+
+    fn drained(waiting: &mut Waiting) -> Vec<Unfinished> {
+        std::iter::from_fn(|| waiting.pop()).collect()
     }
 
     #[test]
-    fn facts_are_written_back_first_and_one_that_failed_keeps_its_place() {
+    fn facts_are_written_back_first_and_one_that_failed_holds_no_other() {
         let mut waiting = Waiting::new(9);
         for each in [release(1), fact(2), fact(3)] {
             waiting.push(each);
         }
         let first = waiting.pop().unwrap();
         assert_eq!(first, fact(2));
-        waiting.put_back(first);
-        let left: Vec<_> = std::iter::from_fn(|| waiting.pop()).collect();
-        assert_eq!(left, [fact(2), fact(3), release(1)]);
+        waiting.set_aside(first);
+        assert_eq!(waiting.len(), 3, "it counts");
+        assert_eq!(waiting.facts_len(), 2);
+        assert_eq!(drained(&mut waiting), [fact(3), release(1)]);
+        waiting.push(fact(4));
+        waiting.begin_round();
+        assert_eq!(drained(&mut waiting), [fact(2), fact(4)], "the oldest first");
+    }
+
+    #[test]
+    fn what_has_failed_is_the_first_to_go_of_its_kind() {
+        let mut waiting = Waiting::new(4);
+        for each in [fact(1), release(2), fact(3), release(4)] {
+            waiting.push(each);
+        }
+        while let Some(next) = waiting.pop() {
+            waiting.set_aside(next);
+        }
+        assert_eq!(waiting.push(fact(5)), Some(release(2)));
+        assert_eq!(waiting.push(fact(6)), Some(release(4)));
+        assert_eq!(waiting.push(fact(7)), Some(fact(1)));
+        waiting.begin_round();
+        assert_eq!(drained(&mut waiting), [fact(3), fact(5), fact(6), fact(7)]);
     }
 
     #[test]

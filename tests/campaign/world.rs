@@ -90,7 +90,7 @@ pub(crate) const LOCAL: &str = "store.on_store_error = \"local\"\n";
 
 /// One gateway, and what stands between it and Redis.
 pub(crate) struct Member {
-    gateway: Gateway,
+    pub(crate) gateway: Gateway,
     proxy: Option<Proxy>,
     baseline: Footprint,
     running: bool,

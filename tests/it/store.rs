@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
 use crate::support::cluster::RedisCluster;
-use crate::support::redis::{RedisServer, Settings, redis_6_2, until};
+use crate::support::redis::{LIMIT, RedisServer, Settings, connect, redis_6_2, until};
 use crate::support::store::{OnDisk, options, options_at};
 
 /// Longer than the test.
@@ -128,8 +128,7 @@ impl Subject {
         for server in &self.servers {
             // In a Cluster the others do not answer.
             if server.try_command(&["EXISTS", name]).await.is_ok() {
-                let client = ::redis::Client::open(server.url()).unwrap();
-                return client.get_multiplexed_async_connection().await.unwrap();
+                return connect(&server.url(), LIMIT).await.unwrap();
             }
         }
         panic!("nobody serves {name}")

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use oncehook::clock;
-use redis::{FromRedisValue, Value};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, FromRedisValue, Value};
 use tempfile::TempDir;
 
 /// How long anything on this machine may take before a test gives up.
@@ -144,7 +145,8 @@ impl RedisServer {
 
     /// Sends one command over a connection of its own and reads the answer as a `T`.
     pub(crate) async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
-        T::from_redis_value(self.try_command(words).await.unwrap()).unwrap()
+        let mut connection = connect(&self.url(), LIMIT).await.unwrap();
+        redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await.unwrap()
     }
 
     /// A field of INFO; empty while it does not say.
@@ -155,9 +157,9 @@ impl RedisServer {
         line.unwrap_or_default().trim().to_owned()
     }
 
+    /// The same of a server that may be away, or hang: it is not waited for long.
     pub(crate) async fn try_command(&self, words: &[&str]) -> redis::RedisResult<Value> {
-        let client = redis::Client::open(self.url()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = connect(&self.url(), Duration::from_secs(2)).await?;
         redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await
     }
 
@@ -167,6 +169,12 @@ impl RedisServer {
         let start = format!("cmdstat_{command}:calls=");
         let line = stats.lines().find_map(|line| line.strip_prefix(&start));
         line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+    }
+
+    /// How many events it has a record of; a probe's is none.
+    pub(crate) async fn records(&self) -> usize {
+        let any = format!("oncehook:{{{}}}", "?".repeat(22));
+        self.command::<Vec<String>>(&["KEYS", &any]).await.len()
     }
 
     /// Ends it without warning, and forgets all it knew.
@@ -224,6 +232,19 @@ impl Drop for RedisServer {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// A connection of the test's own; how long it waits for anything. redis-rs' own half second is short for a machine that
+/// builds beside its tests.
+pub(crate) async fn connect(
+    url: &str,
+    limit: Duration,
+) -> redis::RedisResult<MultiplexedConnection> {
+    let limits = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(limit))
+        .set_response_timeout(Some(limit));
+    let client = redis::Client::open(url).unwrap();
+    client.get_multiplexed_async_connection_with_config(&limits).await
 }
 
 /// Waits until `holds`, and fails with `what` if it does not in time.
