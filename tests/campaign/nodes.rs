@@ -1,4 +1,4 @@
-//! LiveKit's nodes as LiveKit wrote them: `tests/interop/go` posts through `ResourceURLNotifier` of livekit/protocol and
+//! LiveKit's nodes as LiveKit wrote them: `tests/interop/go` posts through livekit/protocol's `ResourceURLNotifier` and
 //! go-retryablehttp, one process for each node. How a copy ended is what the notifier itself says of it.
 //!
 //! What each attempt came to is recorded by `front`.
@@ -28,7 +28,8 @@ const SEND_MAX: Duration = Duration::from_mins(2);
 const EARLIER: Duration = Duration::from_secs(5);
 
 /// What to do where there is no Go.
-pub(crate) const HINT: &str = "hint: ./test --install puts one into target/tools/bin, for PATH; or see https://go.dev/doc/install";
+pub(crate) const HINT: &str = "hint: put target/tools/bin into PATH after ./test --install, or see \
+    https://go.dev/doc/install";
 
 /// The sender, if it could be built.
 pub(crate) enum Program {

@@ -70,8 +70,8 @@ fn lacking(plan: Plan) -> Report {
     Report { violations: vec![format!("needs go, and there is none; {HINT}")], ..Report::default() }
 }
 
-/// A third of the events are met with this when they first come: half of them with a refusal, of which nobody is in doubt,
-/// the others with a reset, having been accepted or not.
+/// A third of the events meet this when they first come: half of them a refusal, of which nobody is in doubt, the others
+/// a reset, having been accepted or not.
 fn refuse_some(world: &World, refused: &Arc<AtomicUsize>) {
     let (seed, refused) = (world.plan.seed, Arc::clone(refused));
     world.backend.script(move |Request { event, nth }| {
@@ -95,7 +95,8 @@ fn retries(history: &History) -> (String, usize) {
     let told = |which: Told| history.attempts.iter().filter(|each| each.told == which).count();
     let of = |which: End| history.ends.values().filter(|end| **end == which).count();
     let note = format!(
-        "{} requests, {again} of them again (a copy up to {most} times), {} cut off, {} hung up on; {} copies given up, {} dropped",
+        "{} requests, {again} of them again (a copy up to {most} times), {} cut off, {} hung up \
+         on; {} copies given up, {} dropped",
         history.attempts.len(),
         told(Told::Nothing),
         told(Told::HungUp),
