@@ -34,7 +34,7 @@ pub(crate) fn lacking() -> Option<String> {
         Ok(made) => String::from_utf8_lossy(&made.stderr).trim().replace('\n', "; "),
         Err(error) => error.to_string(),
     };
-    Some(format!("needs root, and ip (Debian: apt-get install iproute2): {problem}"))
+    Some(format!("needs root and ip; hint: apt-get install iproute2, or sudo: {problem}"))
 }
 
 /// A namespace, and the process that holds it.

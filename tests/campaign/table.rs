@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::checker::Report;
 
-/// One line a scenario; then those that were `not_run`, and what they lack.
-pub(crate) fn of(rows: &[(&str, Report)], not_run: &[(&str, String)]) -> String {
+/// One line a scenario.
+pub(crate) fn of(rows: &[(&str, Report)]) -> String {
     let mut text = String::from(
         "| scenario | events | copies | faults | accepted | extra | marked | forgotten | lost | early | |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n",
@@ -26,10 +26,6 @@ pub(crate) fn of(rows: &[(&str, Report)], not_run: &[(&str, String)]) -> String 
             figures.early
         )
         .expect("a string takes everything");
-    }
-    for (name, lacking) in not_run {
-        writeln!(text, "| {name} | | | | | | | | | | not run: {lacking} |")
-            .expect("a string takes everything");
     }
     let overloads: usize = rows.iter().map(|(_, report)| report.figures.overloads).sum();
     if overloads > 0 {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
 use crate::checker::{Report, check};
+use crate::front::Front;
 use crate::history::{Recorder, Told};
+use crate::nodes::{self, Node};
 use crate::observe::{self, Footprint};
 use crate::random::Random;
 use crate::senders::{Balancer, Load, Senders, forge};
@@ -42,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) events: Option<u64>,
     /// CI's selection: less of what takes long.
     pub(crate) short: bool,
+    /// It was asked for by its name: that it cannot be run here is a failure.
+    pub(crate) named: bool,
     /// Keep the gateways' logs, whatever they say.
     pub(crate) logs: bool,
 }
@@ -204,6 +209,17 @@ impl World {
         self.load = Senders::start(recorder, balancer, self.plan.seed, load);
     }
 
+    /// The same with LiveKit's own sender, a process for each copy; the first event happens in a second or two.
+    pub(crate) async fn send_by(&mut self, program: &Path, load: &Load) {
+        let (seed, begin) = (self.plan.seed, nodes::soon());
+        for number in 0..load.copies {
+            let (recorder, balancer) = (Arc::clone(&self.recorder), Arc::clone(&self.balancer));
+            let front = Front::start(Arc::clone(&recorder), balancer, number, seed).await;
+            let node = Node { number, seed, begin, load: load.clone() };
+            self.load.spawn(node.send(program.to_owned(), front, recorder));
+        }
+    }
+
     /// Whether senders still have something to send or to wait for.
     pub(crate) fn is_busy(&mut self) -> bool {
         while self.load.try_join_next().is_some() {}
@@ -283,7 +299,7 @@ impl World {
 
     /// For whoever has to find out why.
     fn keep_logs(&self) {
-        let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         for (number, member) in self.members.iter().enumerate() {
             let Plan { scenario, seed, .. } = self.plan;
             let file = folder.join(format!("campaign-{scenario}-{seed}-gateway-{number}.log"));

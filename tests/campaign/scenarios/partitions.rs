@@ -49,6 +49,9 @@ const REJECTING: [Parting; 4] = [
 const NOTICED: Duration = Duration::from_millis(800);
 
 async fn parted(plan: Plan, policy: &'static str, cut: Cut, partings: [Parting; 4]) -> Report {
+    if let Some(lacking) = namespaces::lacking() {
+        return not_run(plan, lacking);
+    }
     let scenario = move |network: Arc<Network>| async move {
         let servers = Wanted::Apart(Arc::clone(&network));
         let more = COMPRESSED.to_owned() + policy;
@@ -68,6 +71,13 @@ async fn parted(plan: Plan, policy: &'static str, cut: Cut, partings: [Parting; 
     };
     let playing = spawn_blocking(move || namespaces::play(GATEWAYS, scenario));
     playing.await.expect("the scenario does not panic")
+}
+
+fn not_run(plan: Plan, lacking: String) -> Report {
+    if !plan.named {
+        return Report { not_run: Some("needs root and ip (iproute2)"), ..Report::default() };
+    }
+    Report { violations: vec![lacking], ..Report::default() }
 }
 
 /// Parts them once, and says how long that took them.
