@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::{Effect, Stage};
+use super::stage::{Effect, Stage};
 use crate::support::corpus::{self, Values};
 use crate::support::sender::Signed;
 

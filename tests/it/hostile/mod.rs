@@ -5,5 +5,3 @@ mod backends_relayed;
 mod bodies;
 mod stage;
 mod tokens;
-
-use stage::{Effect, Stage};

@@ -11,7 +11,7 @@ use rcgen::PublicKeyData as _;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256, Sha512};
 
-use super::{Effect, Stage};
+use super::stage::{Effect, Stage};
 use crate::support::corpus::{self, Values};
 use crate::support::gateway::{API_KEY, API_SECRET};
 
