@@ -7,6 +7,7 @@ mod flights;
 mod perform;
 mod shadow;
 mod unfinished;
+mod waiting;
 pub mod window;
 
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use crate::clock::{self, Monotonic};
 use crate::store::StoreError;
 use crate::upstream::Forward;
 
-use super::unfinished::Unfinished;
+use super::waiting::Unfinished;
 use super::{Concluded, Copy, Dispatch, owner};
 
 /// The forward of an exchange, as far as its conclusion tells.
