@@ -52,12 +52,15 @@ impl Outputs {
         self.forbidden.push(STANDARD.encode(Sha256::digest(&signed.body)));
     }
 
-    /// The gateway's log and pages.
-    async fn take(&mut self, gateway: &Gateway) {
+    /// The gateway's pages, and its log to its end.
+    async fn take(&mut self, gateway: &mut Gateway) {
         for path in ["/metrics", "/status", "/readyz", "/livez", "/canary-page"] {
             // Whoever asks for a page is told what there is, not what he asked for.
             self.add(page(gateway, path).await.1);
         }
+        gateway.signal("TERM");
+        // Before that line there are all the others.
+        gateway.wait_for_line("\"stopped\"");
         self.add(gateway.log().join("\n"));
     }
 
@@ -176,7 +179,7 @@ async fn whatever_a_backend_does_with_an_event() {
         Action::silent(Then::Hang),
     ];
     let (count, backend) = (actions.len(), Backend::in_turn(actions));
-    let gateway = traced(&backend.url(), "claim.lease = \"10s\"");
+    let mut gateway = traced(&backend.url(), "claim.lease = \"10s\"");
     let mut outputs = Outputs::default();
     for number in 0..count {
         let signed = event_of(number);
@@ -188,14 +191,14 @@ async fn whatever_a_backend_does_with_an_event() {
         outputs.forbid(&signed);
         outputs.add(raw(&gateway, &webhook(&signed)).await);
     }
-    outputs.take(&gateway).await;
+    outputs.take(&mut gateway).await;
     let words = [
         "backend-misconfigured",
         "backend-failed",
         "backend-overloaded",
         "backend-silent",
         "\"result\":\"duplicate\"",
-        "a duplicate's content differs",
+        "content differs from what was forwarded",
         "oncehook_key_conflicts_total 1",
     ];
     outputs.assert_clean(&words);
@@ -205,14 +208,14 @@ async fn whatever_a_backend_does_with_an_event() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_that_cannot_be_reached_and_copies_that_wait() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let gateway = traced(&format!("http://{closed}"), "");
+    let mut gateway = traced(&format!("http://{closed}"), "");
     let mut outputs = Outputs::default();
     let signed = event_of(1);
     outputs.forbid(&signed);
     let copy = webhook(&signed);
     let (first, second) = tokio::join!(raw(&gateway, &copy), raw(&gateway, &copy));
     outputs.texts.extend([first, second]);
-    outputs.take(&gateway).await;
+    outputs.take(&mut gateway).await;
     outputs.assert_clean(&["backend-unreached"]);
 }
 
@@ -271,7 +274,7 @@ fn refused(good: &Signed) -> Vec<Signed> {
 async fn whatever_is_refused() {
     let backend = Backend::always(Action::status(200));
     let limits = "limits.body_bytes_max = \"8KiB\"\nlimits.body_timeout = \"300ms\"\nlimits.head_timeout = \"1s\"";
-    let gateway = traced(&backend.url(), limits);
+    let mut gateway = traced(&backend.url(), limits);
     let mut outputs = Outputs::default();
     let good = event_of(1);
     outputs.forbid(&good);
@@ -311,7 +314,7 @@ async fn whatever_is_refused() {
     leaving.write_all(&whole[..whole.len() - 5]).await.unwrap();
     drop(leaving);
     until("it is counted", async || metric(&gateway, "oncehook_connections_open").await == 0).await;
-    outputs.take(&gateway).await;
+    outputs.take(&mut gateway).await;
     let words =
         ["bad_signature", "expired", "two_tokens", "too-large", "body-slow", "connection broke"];
     outputs.assert_clean(&words);
@@ -321,8 +324,6 @@ async fn whatever_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_over_tls() {
     let backend = Backend::always(Action::status(200));
-    let gateway = traced(&backend.url(), "").file().to_owned();
-    drop(gateway);
     let folder = tempfile::tempdir().unwrap();
     let configuration = |more: &str| {
         format!(
@@ -332,7 +333,7 @@ async fn what_comes_over_tls() {
     };
     let file = folder.path().join("oncehook.toml");
     write(&file, &configuration(""));
-    let gateway = Gateway::start_from(&file);
+    let mut gateway = Gateway::start_from(&file);
     let mut outputs = Outputs::default();
     let sender = Sender::to(&format!("https://{}/webhook", gateway.address()));
     for number in 0..3 {
@@ -349,7 +350,7 @@ async fn what_comes_over_tls() {
     outputs.forbid(&signed);
     outputs.add(raw(&gateway, &webhook(&signed)).await);
     outputs.add(raw(&gateway, b"\x16\x03\x01\x00\x06canary").await);
-    outputs.take(&gateway).await;
+    outputs.take(&mut gateway).await;
     outputs.assert_clean(&["no TLS handshake", "\"level\":\"DEBUG\"", "\"result\":\"forwarded\""]);
 }
 
@@ -362,7 +363,7 @@ async fn what_is_relayed() {
     ]);
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for relay in [backend.url(), format!("http://{closed}")] {
-        let gateway = traced(&backend.url(), &format!("relay.backend = \"{relay}\""));
+        let mut gateway = traced(&backend.url(), &format!("relay.backend = \"{relay}\""));
         let mut outputs = Outputs::default();
         let signed = event_of(1);
         outputs.forbid(&signed);
@@ -374,7 +375,7 @@ async fn what_is_relayed() {
             // What the backend says is the sender's, and no business of the log.
             outputs.texts.extend((!told.starts_with("HTTP/1.1 200")).then_some(told));
         }
-        outputs.take(&gateway).await;
+        outputs.take(&mut gateway).await;
         outputs.assert_clean(&["HTTP/1.1 502", "oncehook_relay_requests_total"]);
     }
 }
@@ -384,7 +385,7 @@ async fn a_store_that_fails_and_one_that_repeats_the_password() {
     let backend = Backend::always(Action::status(200));
     let mut redis = RedisServer::start_with(Settings::default().password(REDIS_PASSWORD)).await;
     let url = format!("store.redis.url = \"redis://:{REDIS_PASSWORD}@127.0.0.1:{}\"", redis.port());
-    let gateway = traced(&backend.url(), &url);
+    let mut gateway = traced(&backend.url(), &url);
     let mut outputs = Outputs::default();
     let signed = event_of(1);
     outputs.forbid(&signed);
@@ -393,7 +394,7 @@ async fn a_store_that_fails_and_one_that_repeats_the_password() {
     let signed = event_of(2);
     outputs.forbid(&signed);
     outputs.add(raw(&gateway, &webhook(&signed)).await);
-    outputs.take(&gateway).await;
+    outputs.take(&mut gateway).await;
     outputs.assert_clean(&["the store did not reply"]);
     drop(gateway);
 
@@ -489,7 +490,7 @@ async fn configurations_right_and_wrong() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reloads_that_are_rejected() {
     let backend = Backend::always(Action::status(200));
-    let gateway = traced(&backend.url(), "");
+    let mut gateway = traced(&backend.url(), "");
     let good = std::fs::read_to_string(gateway.file()).unwrap();
     let folder = gateway.file().parent().unwrap().to_owned();
     write(
@@ -518,7 +519,7 @@ async fn reloads_that_are_rejected() {
         let rejected = "oncehook_config_reloads_total{result=\"rejected\"}";
         until("it is rejected", async || metric(&gateway, rejected).await >= times).await;
     }
-    outputs.take(&gateway).await;
+    outputs.take(&mut gateway).await;
     outputs.assert_clean(&["configuration"]);
 }
 
