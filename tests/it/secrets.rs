@@ -41,6 +41,8 @@ none_has_debug!(
     oncehook::webhook::verify::KeyRing,
     oncehook::webhook::verify::Verifier,
     oncehook::webhook::token::Token<'static>,
+    oncehook::webhook::event::Event<'static>,
+    oncehook::upstream::Outgoing,
     oncehook::store::redis::ClientCertificate,
     oncehook::store::redis::Credentials,
     oncehook::store::redis::Endpoint,
