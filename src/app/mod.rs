@@ -5,6 +5,7 @@
 //! all of it in order. What a room does is left to the room.
 
 mod announce;
+mod expiry;
 pub mod reload;
 mod rooms;
 mod service;
@@ -146,7 +147,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let (serving, exchanges, beside) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
 
-    let tls = rooms::listener_tls(&config.tls)?;
+    let tls = rooms::listener_tls(&config)?;
     let (stores, writer) = rooms::stores(&config.store)?;
     let writer = writer.map(store::spawn).transpose()?;
     store::check(&stores.shared).await?;
@@ -169,7 +170,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let admin = bind_admin(&config, &metrics, &ledger)?;
     let admin_address = admin.local_address();
 
-    watch_beside(&beside, &dispatch, &metrics, &end);
+    watch_beside(&beside, &dispatch, &ledger, &end);
     let admin = spawn_admin(admin, end.clone())?;
     let (serve, stopped, killed) = (Arc::clone(&service), stop.clone(), kill.clone());
     serving.spawn(listener.serve(
@@ -179,8 +180,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     ));
     readiness.set(Stage::Ready);
     metrics.configured(clock::unix());
-    ledger.configured(&config, tls.as_ref());
-    announce::certificates(tls.as_ref(), &metrics);
+    ledger.configured(&config, expiry::of(tls.as_ref()));
     announce::configuration(&config);
     tracing::info!(%address, admin = %admin_address, tls = tls.is_some(), "listening");
     Ok(Running {
@@ -292,7 +292,7 @@ fn spawn_admin(admin: Admin, end: CancellationToken) -> Result<JoinHandle<()>, S
 fn watch_beside(
     beside: &TaskTracker,
     dispatch: &Arc<Dispatch>,
-    metrics: &Arc<Metrics>,
+    ledger: &Arc<Ledger>,
     end: &CancellationToken,
 ) {
     let (working, stopping) = (Arc::clone(dispatch), end.clone());
@@ -304,10 +304,18 @@ fn watch_beside(
             () = stopping.cancelled() => {}
         }
     });
-    let (watched, metrics, stopping) = (Arc::clone(dispatch), Arc::clone(metrics), end.clone());
+    let (watched, metrics, stopping) =
+        (Arc::clone(dispatch), Arc::clone(ledger.metrics()), end.clone());
     beside.spawn(async move {
         tokio::select! {
             never = watch::store(&watched, &metrics) => match never {},
+            () = stopping.cancelled() => {}
+        }
+    });
+    let (reminding, stopping) = (Arc::clone(ledger), end.clone());
+    beside.spawn(async move {
+        tokio::select! {
+            never = expiry::remind(&reminding) => match never {},
             () = stopping.cancelled() => {}
         }
     });

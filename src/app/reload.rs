@@ -14,7 +14,7 @@ use crate::listener::tls::Tls;
 use crate::telemetry::labels::ReloadResult;
 
 use super::service::Service;
-use super::{Running, StartError, announce, rooms, watch};
+use super::{Running, StartError, announce, expiry, rooms, watch};
 
 /// What only a restart changes: keys, and sections with their dot.
 const RESTART: [&str; 5] = ["listen.address", "tls.enabled", "admin.", "store.", "log."];
@@ -153,11 +153,13 @@ impl Running {
             // All that can fail comes before all that changes anything.
             let service = Service::new(&config, &self.lasting, Some(&self.service.load()))?;
             let tls = if plan.certificates() { self.certificates(&config)? } else { None };
-            self.show(tls);
+            if tls.is_some() {
+                self.tls = tls;
+            }
             self.lasting.dispatch.set_options(rooms::dispatch(&config));
             self.control.set(rooms::listener(&config, self.tls.as_ref()));
             self.service.store(Arc::new(service));
-            self.ledger.configured(&config, self.tls.as_ref());
+            self.ledger.configured(&config, expiry::of(self.tls.as_ref()));
             tracing::info!(changed = reloaded.changed.join(", "), "configuration reloaded");
             announce::configuration(&config);
         } else if !plan.newly_waiting {
@@ -175,20 +177,7 @@ impl Running {
 
     /// What the listener shall show; `None` if it speaks no TLS.
     fn certificates(&self, config: &Config) -> Result<Option<Tls>, StartError> {
-        if self.tls.is_none() { Ok(None) } else { rooms::listener_tls(&config.tls) }
-    }
-
-    /// Shows `tls` from now on, if there is any; else what was shown before.
-    fn show(&mut self, tls: Option<Tls>) {
-        let Some(tls) = tls else { return };
-        let metrics = &self.lasting.metrics;
-        for gone in self.tls.iter().flat_map(|old| &old.leaves) {
-            if !tls.leaves.iter().any(|leaf| leaf.name == gone.name) {
-                metrics.certificate_gone(&gone.name);
-            }
-        }
-        announce::certificates(Some(&tls), metrics);
-        self.tls = Some(tls);
+        if self.tls.is_none() { Ok(None) } else { rooms::listener_tls(config) }
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Config {
     pub listen: Listen,
     /// How connections of senders are secured.
     pub tls: Tls,
+    /// What their TLS handshakes are held to.
+    pub handshake: Handshake,
     /// Where an operator connects.
     pub admin: Admin,
     /// Whose webhooks are accepted; at least one with a key, unless `enabled` is false.
@@ -109,6 +111,46 @@ pub struct Certificate {
     pub certificate_file: PathBuf,
     /// PEM.
     pub key_file: PathBuf,
+}
+
+/// What TLS handshakes of senders are held to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// Refuse peers that ask for a name that no certificate has, or for none.
+    pub strict_sni: bool,
+    /// Which client certificates are asked for, if any.
+    pub clients: Option<TlsClients>,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// `1.2`
+    Tls12,
+    /// `1.3`
+    Tls13,
+}
+
+/// Client certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsClients {
+    /// PEM; the authorities that may have signed them.
+    pub ca_file: PathBuf,
+    /// PEM; what these have revoked.
+    pub crl_file: Option<PathBuf>,
+    /// Whether a sender may do without.
+    pub mode: ClientMode,
+}
+
+/// Whether a sender may do without a client certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientMode {
+    /// It may not.
+    Require,
+    /// It may; one that is no good is refused all the same.
+    Optional,
 }
 
 /// Where an operator connects.

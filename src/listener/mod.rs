@@ -1,10 +1,11 @@
 //! Connections: accept, limits, TLS, time-outs, graceful end.
 //!
 //! Generic over the service: what a request means is left to whoever is called with it. This file accepts and admits;
-//! `connection` is one connection's life, `watch` knows what it is doing, `limit` counts, `service` stands between
+//! `handshake` is what comes before HTTP on a connection, `connection` its life, `watch` knows what it is doing, `limit` counts, `service` stands between
 //! hyper and the service, [`tls`] reads certificates.
 
 mod connection;
+mod handshake;
 mod limit;
 mod service;
 pub mod tls;
@@ -30,6 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use self::connection::{Connection, Shared};
 use self::limit::Places;
+use self::tls::Names;
 use self::watch::Hold;
 use crate::telemetry::Metrics;
 
@@ -49,6 +51,8 @@ pub struct Options {
     pub address: SocketAddr,
     /// Speak TLS, as [`tls`] has set it up; else plain HTTP/1.1.
     pub tls: Option<Arc<ServerConfig>>,
+    /// With TLS: the names that a peer may ask for; `None` for any, and for none.
+    pub names: Option<Arc<Names>>,
     /// How many connections there may be; those beyond are closed unread.
     pub connections_max: usize,
     /// How many of them from one source: an IPv4 address, or an IPv6 /64.

@@ -69,6 +69,8 @@ pub(super) struct Connections {
     pub(super) ended: Family<labels::Ended, Counter>,
     pub(super) panics: Counter,
     pub(super) certificate_not_after: Family<labels::Certificate, Gauge>,
+    pub(super) client_ca_not_after: Family<labels::Certificate, Gauge>,
+    pub(super) crl_next_update: Family<labels::Certificate, Gauge>,
 }
 
 #[derive(Debug, Default)]
@@ -229,16 +231,8 @@ impl Reloads {
 impl Connections {
     pub(super) fn registered(into: &mut Registry) -> Self {
         let new = Self::default();
-        let Self {
-            accepted,
-            accept_errors,
-            open,
-            rejected,
-            tls_failures,
-            ended,
-            panics,
-            certificate_not_after,
-        } = &new;
+        let Self { accepted, accept_errors, open, rejected, tls_failures, ended, panics, .. } =
+            &new;
         into.register(
             "connections_accepted",
             "Connections the operating system handed over",
@@ -254,13 +248,25 @@ impl Connections {
         into.register("tls_failures", "TLS handshakes that failed", tls_failures.clone());
         into.register("connections_ended", "Connections that came to their end", ended.clone());
         into.register("service_panics", "Requests that ended in a panic", panics.clone());
-        let help = "When the certificate expires, since the epoch";
-        into.register_with_unit(
-            "tls_certificate_not_after",
-            help,
-            Unit::Seconds,
-            certificate_not_after.clone(),
-        );
+        for (name, help, family) in [
+            (
+                "tls_certificate_not_after",
+                "When the certificate expires, since the epoch",
+                &new.certificate_not_after,
+            ),
+            (
+                "tls_client_ca_not_after",
+                "When the authority of client certificates expires, since the epoch",
+                &new.client_ca_not_after,
+            ),
+            (
+                "tls_client_crl_next_update",
+                "When the list of revoked client certificates is worth nothing any more, since the epoch",
+                &new.crl_next_update,
+            ),
+        ] {
+            into.register_with_unit(name, help, Unit::Seconds, family.clone());
+        }
         new
     }
 }

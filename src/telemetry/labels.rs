@@ -174,7 +174,23 @@ words! {
         Closed = "closed",
         /// The peer does not trust the certificate.
         Untrusted = "untrusted",
-        /// The peer broke the protocol, or there is no version, cipher or certificate in common.
+        /// There is no version, suite or group in common.
+        Incompatible = "incompatible",
+        /// What came is no TLS: plain HTTP, or a scanner.
+        NotTls = "not_tls",
+        /// It asked for a name that no certificate has, or for none, and `tls.strict_sni` is on.
+        UnknownName = "unknown_name",
+        /// It showed no client certificate.
+        NoClientCertificate = "no_client_certificate",
+        /// It showed one that no known authority has signed, or that is for something else.
+        ClientUntrusted = "client_untrusted",
+        /// It showed one whose time is over.
+        ClientExpired = "client_expired",
+        /// It showed one that has been revoked.
+        ClientRevoked = "client_revoked",
+        /// Nobody knows whether it has been revoked: there is no list of its authority, or its time is over.
+        RevocationUnknown = "revocation_unknown",
+        /// The peer broke the protocol.
         Protocol = "protocol",
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus_client::encoding::text;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
@@ -270,17 +271,24 @@ impl Metrics {
         self.connections.panics.inc();
     }
 
-    /// When a certificate expires. `name` is its first name: certificates are configured, so the set is bounded.
-    pub fn certificate(&self, name: &str, not_after: clock::UnixTime) {
+    /// When something ceases to be valid. `name` comes from a certificate or a list that is configured, so the set is
+    /// bounded.
+    pub fn expires(&self, what: Expiring, name: &str, at: clock::UnixTime) {
         let set = labels::Certificate { name: Arc::from(name) };
-        self.connections.certificate_not_after.get_or_create(&set).set(gauge(not_after.seconds()));
+        self.expiring(what).get_or_create(&set).set(gauge(at.seconds()));
     }
 
-    /// A certificate is no longer in use.
-    pub fn certificate_gone(&self, name: &str) {
-        self.connections
-            .certificate_not_after
-            .remove(&labels::Certificate { name: Arc::from(name) });
+    /// It is no longer in use.
+    pub fn expiry_gone(&self, what: Expiring, name: &str) {
+        self.expiring(what).remove(&labels::Certificate { name: Arc::from(name) });
+    }
+
+    const fn expiring(&self, what: Expiring) -> &Family<labels::Certificate, Gauge> {
+        match what {
+            Expiring::Certificate => &self.connections.certificate_not_after,
+            Expiring::ClientAuthority => &self.connections.client_ca_not_after,
+            Expiring::RevocationList => &self.connections.crl_next_update,
+        }
     }
 
     /// The configuration was accepted at the start, which is no reload.
@@ -312,6 +320,17 @@ impl Metrics {
         text::encode(&mut into, &self.registry)?;
         Ok(into)
     }
+}
+
+/// What ceases to be valid at a known time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Expiring {
+    /// A certificate that is shown to senders.
+    Certificate,
+    /// An authority of client certificates.
+    ClientAuthority,
+    /// A list of client certificates that were revoked.
+    RevocationList,
 }
 
 /// Whether the store is out.

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use super::super::backend::{Backend, RoutePath};
 use super::super::problem::Fault;
-use super::super::raw::RawTls;
 use super::super::raw::routes::{RawRelay, RawRoute, RawUpstream};
 use super::super::reader::Reader;
 use super::super::value::Target;
@@ -91,40 +90,6 @@ pub(super) fn no_route(reader: &mut Reader<'_>, enabled: bool, (any_route, relay
     let hint =
         "set backend in [upstream], or add [[route]] with path and backend; or use --backend URL";
     reader.contradiction(&["route", "upstream"], fault.hint(hint));
-}
-
-pub(super) fn tls(reader: &mut Reader<'_>, raw: RawTls) -> Tls {
-    let paths = &["tls.self_signed", "tls.enabled", "tls.certificate"];
-    let said = !raw.certificates.is_empty();
-    if !raw.enabled {
-        if said {
-            let place = reader.place(&["tls.enabled"]);
-            reader.warning(
-                place,
-                Fault::new("TLS is off: [[tls.certificate]] is not used").of("tls.enabled"),
-            );
-        }
-        return Tls::Off;
-    }
-    if raw.self_signed && reader.is_set("tls.self_signed") && said {
-        reader.contradiction(
-            paths,
-            Fault::new("there is [[tls.certificate]] too")
-                .hint("keep one of the two")
-                .of("tls.self_signed"),
-        );
-        return Tls::SelfSigned;
-    }
-    if raw.self_signed && !said {
-        return Tls::SelfSigned;
-    }
-    if !said {
-        let fault = Fault::new("TLS is on, and there is no certificate");
-        let hint = "add [[tls.certificate]] with certificate_file and key_file; or, where something else ends TLS, \
-                    set enabled = false in [tls]";
-        reader.contradiction(paths, fault.hint(hint));
-    }
-    Tls::Certificates(raw.certificates.into_iter().flatten().collect())
 }
 
 /// Whether listeners, backends and the network around them go together.

@@ -6,6 +6,7 @@ mod endpoints;
 mod store;
 mod tenants;
 mod timing;
+mod tls;
 
 use super::Config;
 use super::changes::Secrets;
@@ -23,7 +24,7 @@ pub(super) fn config(reader: &mut Reader<'_>, raw: Raw) -> Config {
     endpoints::no_route(reader, enabled, (any_route || raw.upstream.backend_failed, &relay));
     tenants::unknown(reader, &tenants.tenants, &routes);
     tenants::direct(reader, &tenants.urls, &routes);
-    let tls = endpoints::tls(reader, raw.tls);
+    let (tls, handshake) = tls::tls(reader, raw.tls);
     timing::idle(reader, limits.idle_timeout);
     let claim = timing::claim(&raw.claim, &raw.store);
     timing::check(reader, &claim, &routes, shutdown);
@@ -32,6 +33,7 @@ pub(super) fn config(reader: &mut Reader<'_>, raw: Raw) -> Config {
         enabled,
         listen,
         tls,
+        handshake,
         admin,
         tenants: tenants.tenants,
         routes: routes.into_iter().map(|checked| checked.route).collect(),

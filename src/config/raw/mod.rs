@@ -7,6 +7,7 @@ pub(super) mod routes;
 pub(super) mod store;
 pub(super) mod tenants;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::claim::exchange::OnAmbiguous;
@@ -17,7 +18,8 @@ use super::reader::Sensitivity;
 use super::section::Section;
 use super::value::Bytes;
 use super::{
-    Admin, Certificate, Dedup, Limits, Listen, Log, LogFormat, LogLevel, Shutdown, Windows,
+    Admin, Certificate, ClientMode, Dedup, Limits, Listen, Log, LogFormat, LogLevel, Shutdown,
+    TlsVersion, Windows,
 };
 
 /// Everything as it was written, with defaults.
@@ -42,7 +44,17 @@ pub(super) struct Raw {
 pub(super) struct RawTls {
     pub(super) enabled: bool,
     pub(super) self_signed: bool,
+    pub(super) min_version: TlsVersion,
+    pub(super) strict_sni: bool,
     pub(super) certificates: Vec<Option<Certificate>>,
+    pub(super) client: RawTlsClient,
+}
+
+/// `[tls.client]`
+pub(super) struct RawTlsClient {
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) crl_file: Option<PathBuf>,
+    pub(super) mode: ClientMode,
 }
 
 /// `[claim]`
@@ -134,10 +146,17 @@ fn tls(section: &mut Section<'_, '_>) -> RawTls {
     RawTls {
         enabled: section.take("enabled", true),
         self_signed: section.take("self_signed", false),
+        min_version: section.take("min_version", TlsVersion::Tls12),
+        strict_sni: section.take("strict_sni", false),
         certificates: section.sections("certificate", |section| {
             let certificate_file = section.required_file("certificate_file", Sensitivity::Public);
             let key_file = section.required_file("key_file", Sensitivity::Key);
             Some(Certificate { certificate_file: certificate_file?, key_file: key_file? })
+        }),
+        client: section.section("client", |section| RawTlsClient {
+            ca_file: section.file("ca_file", Sensitivity::Public),
+            crl_file: section.file("crl_file", Sensitivity::Public),
+            mode: section.take("mode", ClientMode::Require),
         }),
     }
 }

@@ -10,7 +10,7 @@ use http_body_util::{Empty, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use oncehook::listener::tls::{self, ALPN_HTTP2, SelfSigned};
+use oncehook::listener::tls::{self, ALPN_HTTP2, SelfSigned, Terms};
 use oncehook::listener::{Http2, Listener, Options, Peer};
 use oncehook::telemetry::Metrics;
 use rustls::crypto::aws_lc_rs;
@@ -36,6 +36,7 @@ pub(crate) fn options() -> Options {
     Options {
         address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
         tls: None,
+        names: None,
         connections_max: 100,
         connections_per_source_max: 100,
         handshake_timeout: LONG,
@@ -172,7 +173,7 @@ pub(crate) const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// TLS with a fresh certificate, and it.
 pub(crate) fn self_signed(names: &[&str]) -> SelfSigned {
     let names: Vec<_> = names.iter().map(ToString::to_string).collect();
-    tls::self_signed(&names).expect("a certificate")
+    tls::self_signed(&names, &Terms::default()).expect("a certificate")
 }
 
 /// A TLS connection that trusts `certificate_pem` alone, asks for `name` and offers `alpn`.
