@@ -26,6 +26,7 @@ mod cli;
 mod config;
 mod gateway;
 mod listener;
+mod listener_clients;
 mod listener_limits;
 mod listener_tls;
 mod relay;

@@ -6,6 +6,7 @@ use oncehook::listener::tls::ALPN_HTTP1;
 
 use super::{by_other, configuration, other_key, reloaded, replace, status};
 use crate::gateway::page;
+use crate::listener_clients::{Authority, Shown, is_answered};
 use crate::support::backend::{Action, Backend};
 use crate::support::dial::{exchange, shake_hands};
 use crate::support::gateway::Gateway;
@@ -71,4 +72,55 @@ async fn new_handshakes_get_the_new_certificate_and_old_connections_go_on() {
     let metrics = page(&gateway, "/metrics").await.1;
     assert!(metrics.contains("not_after_seconds{name=\"new.example\"}"));
     assert!(!metrics.contains("old.example"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_certificate_is_revoked_without_a_restart_and_a_damaged_authority_changes_nothing()
+{
+    let folder = tempfile::TempDir::new().unwrap();
+    let (server, server_key) = certificate("gateway.example");
+    write(folder.path(), &server, &server_key);
+    let ours = Authority::new("clients of the test");
+    let (good, soon_bad) = (ours.sign(1, 2040), ours.sign(2, 2040));
+    let file_of = |name: &str| folder.path().join(name);
+    std::fs::write(file_of("ca.crt"), &ours.pem).unwrap();
+    std::fs::write(file_of("clients.crl"), ours.revoke(&[], 2040)).unwrap();
+    let backend = Backend::always(Action::status(200));
+    let mut text = configuration(&backend, &[], &["/webhook"]);
+    text += "[[tls.certificate]]\ncertificate_file = \"tls.crt\"\nkey_file = \"tls.key\"\n";
+    text += "[tls.client]\nca_file = \"ca.crt\"\ncrl_file = \"clients.crl\"\n";
+    let file = file_of("oncehook.toml");
+    std::fs::write(&file, text.replace("tls.enabled = false\n", "")).unwrap();
+    let gateway = Gateway::start_from(&file);
+    let ask = async |shown: &Shown| {
+        is_answered(gateway.address(), shown.config(&server), "localhost").await
+    };
+    assert_eq!(ask(&good).await.unwrap(), "404");
+    assert_eq!(ask(&soon_bad).await.unwrap(), "404");
+
+    std::fs::write(file_of("clients.crl"), ours.revoke(&[2], 2040)).unwrap();
+    gateway.signal("HUP");
+    reloaded(&gateway, "applied", 1).await;
+    assert_eq!(ask(&good).await.unwrap(), "404");
+    assert!(ask(&soon_bad).await.unwrap_err().contains("CertificateRevoked"));
+
+    std::fs::write(file_of("ca.crt"), "damaged").unwrap();
+    gateway.signal("HUP");
+    reloaded(&gateway, "rejected", 1).await;
+    assert_eq!(ask(&good).await.unwrap(), "404");
+    assert!(ask(&soon_bad).await.unwrap_err().contains("CertificateRevoked"));
+
+    // A list whose time is over is told, for nobody can come in.
+    std::fs::write(file_of("ca.crt"), &ours.pem).unwrap();
+    std::fs::write(file_of("clients.crl"), ours.revoke(&[2], 2021)).unwrap();
+    gateway.signal("HUP");
+    reloaded(&gateway, "applied", 2).await;
+    assert!(ask(&good).await.is_err());
+    let log = gateway.log().join("\n");
+    assert!(log.contains("this list of revoked client certificates has expired"), "{log}");
+    let metrics = page(&gateway, "/metrics").await.1;
+    for family in ["client_ca_not_after", "client_crl_next_update"] {
+        let sample = format!("oncehook_tls_{family}_seconds{{name=\"CN=clients of the test\"}} ");
+        assert!(metrics.contains(&sample), "{sample} is not in {metrics}");
+    }
 }
