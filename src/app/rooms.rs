@@ -112,12 +112,13 @@ fn handshake(section: &config::Handshake) -> tls::Terms {
 
 /// The listener.
 pub(super) fn listener(config: &Config, tls: Option<&tls::Tls>) -> listener::Options {
-    let limits = &config.limits;
+    let (section, limits) = (&config.listen, &config.limits);
     let head_bytes = u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX);
     listener::Options {
-        address: config.listen.address,
+        address: section.address,
         tls: tls.map(|tls| Arc::clone(&tls.server)),
         names: tls.and_then(|tls| tls.names.clone()),
+        proxy_protocol: section.proxy_protocol.then(|| section.trusted_proxies.clone()),
         connections_max: limits.connections_max,
         connections_per_source_max: limits.connections_per_source_max,
         handshake_timeout: limits.handshake_timeout,

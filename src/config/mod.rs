@@ -91,6 +91,8 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Every connection comes from one of these, and begins with a header of the PROXY protocol; then there is one.
+    pub proxy_protocol: bool,
 }
 
 /// How connections of senders are secured.

@@ -71,7 +71,7 @@ impl Connection {
         }
     }
 
-    /// `None` if there was no handshake; that is counted already.
+    /// `None` if there was no handshake, or not even a begin; that is counted already.
     async fn live<S, F, B>(self, shared: Arc<Shared>, service: S) -> Option<ConnectionEnd>
     where
         S: Fn(Request<Incoming>, Arc<Peer>) -> F + Clone + Send + Sync + 'static,
@@ -79,8 +79,9 @@ impl Connection {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { stream, address, hold, stop, kill } = self;
+        let Self { mut stream, address, mut hold, stop, kill } = self;
         without_delay(&stream);
+        let address = handshake::origin(&mut stream, &mut hold, &shared, address).await?;
         let Some(config) = shared.options.tls.clone() else {
             let peer = Arc::new(Peer { address, tls: None });
             let http = Http { shared, service, peer, stop, kill };

@@ -1,4 +1,5 @@
-//! What comes before HTTP on a connection: the TLS handshake, within its time.
+//! What comes before HTTP on a connection: a balancer's word for whom it speaks, and the TLS handshake, each within its
+//! time.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,19 +7,80 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::connection::Shared;
+use super::proxy_protocol::{self, HEADER_BYTES_MAX};
 use super::tls::{self, Names};
-use crate::telemetry::labels::TlsFailure;
+use super::watch::Hold;
+use crate::telemetry::labels::{ConnectionRejection, TlsFailure};
 
 /// The fatal alert `unrecognized_name` in a record of its own (RFC 8446 §5.1 and §6, RFC 6066 §3). rustls has a resolver
 /// without a certificate end in `access_denied`, which tells a sender's operator nothing.
 const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70];
+
+/// Whom a connection is from: `address`, or, with the PROXY protocol, whom that one speaks for; there is a place for it.
+/// What goes wrong is counted; then there is nothing.
+pub(super) async fn origin(
+    stream: &mut TcpStream,
+    hold: &mut Hold,
+    shared: &Shared,
+    address: SocketAddr,
+) -> Option<SocketAddr> {
+    let options = &shared.options;
+    if options.proxy_protocol.is_none() {
+        return Some(address);
+    }
+    // Its patience is the handshake's: it is the same kind of wait, for a few bytes that should come at once.
+    let announced = time::timeout(options.handshake_timeout, announced(stream));
+    let outcome = match announced.await {
+        Ok(outcome) => outcome,
+        Err(_elapsed) => Err((ConnectionRejection::ProxyTimeout, String::new())),
+    };
+    let admitted = outcome.and_then(|source| {
+        let source = source.unwrap_or(address);
+        hold.count_for(source.ip()).map_err(|reason| (reason, source.to_string()))?;
+        Ok(source)
+    });
+    match admitted {
+        Ok(source) => Some(source),
+        Err((reason, error)) => {
+            shared.metrics.connection_rejected(reason);
+            let reason = reason.label();
+            tracing::debug!(peer = %address, error, reason, "connection rejected");
+            None
+        }
+    }
+}
+
+/// Reads the header, and not one byte more.
+async fn announced(
+    stream: &mut TcpStream,
+) -> Result<Option<SocketAddr>, (ConnectionRejection, String)> {
+    let broken = |error: io::Error| (ConnectionRejection::ProxyClosed, error.to_string());
+    let mut bytes = vec![0; HEADER_BYTES_MAX];
+    let mut taken = 0;
+    // Each turn takes at least a byte, and a header has no more than the buffer.
+    loop {
+        let free = bytes.get_mut(taken..).unwrap_or_default();
+        let seen = taken + stream.peek(free).await.map_err(broken)?;
+        if seen == taken {
+            return Err((ConnectionRejection::ProxyClosed, "closed".to_owned()));
+        }
+        let header = proxy_protocol::parse(bytes.get(..seen).unwrap_or_default())
+            .map_err(|error| (ConnectionRejection::ProxyHeader, error.to_string()))?;
+        let upto = header.map_or(seen, |header| header.length);
+        let taking = bytes.get_mut(taken..upto).unwrap_or_default();
+        taken += stream.read_exact(taking).await.map_err(broken)?;
+        if let Some(header) = header {
+            return Ok(header.source);
+        }
+    }
+}
 
 /// Shakes hands. What goes wrong is counted; then there is nothing.
 pub(super) async fn tls(

@@ -242,7 +242,7 @@ impl Connections {
         into.register("connections_open", "Connections that are open", open.clone());
         into.register(
             "connections_rejected",
-            "Connections closed unread, over a limit",
+            "Connections closed before TLS or a request, by the limit or the rule",
             rejected.clone(),
         );
         into.register("tls_failures", "TLS handshakes that failed", tls_failures.clone());

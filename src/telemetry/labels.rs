@@ -156,12 +156,20 @@ pub const fn reply_label(reply: Reply) -> &'static str {
 }
 
 words! {
-    /// Why a connection was closed before anything was read from it.
+    /// Why a connection was closed before TLS or a request was read from it.
     ConnectionRejection {
         /// `connections_max` are open.
         Total = "total",
         /// `connections_per_source_max` are open from this address.
         Source = "source",
+        /// With the PROXY protocol: it comes from no trusted proxy.
+        UntrustedProxy = "untrusted_proxy",
+        /// It begins with no header of the PROXY protocol, or a malformed one.
+        ProxyHeader = "proxy_header",
+        /// That header did not come in time.
+        ProxyTimeout = "proxy_timeout",
+        /// It was closed before that header was complete: so are a balancer's own checks that just connect.
+        ProxyClosed = "proxy_closed",
     }
 }
 

@@ -28,6 +28,7 @@ mod gateway;
 mod listener;
 mod listener_clients;
 mod listener_limits;
+mod listener_proxy;
 mod listener_tls;
 mod relay;
 mod reload;

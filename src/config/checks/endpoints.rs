@@ -103,6 +103,14 @@ pub(super) fn addresses(reader: &mut Reader<'_>, config: &Config) {
             fault.hint("give health and metrics a port of their own").of("admin.address"),
         );
     }
+    if config.listen.proxy_protocol && config.listen.trusted_proxies.is_empty() {
+        let fault = Fault::new("no proxy is trusted, so that every connection would be closed")
+            .hint(
+                "name the balancer's networks in listen.trusted_proxies, such as [\"10.0.0.0/8\"]",
+            )
+            .of("listen.proxy_protocol");
+        reader.contradiction(&["listen.proxy_protocol", "listen.trusted_proxies"], fault);
+    }
     let open = !listen.ip().is_loopback();
     if open && config.tls == Tls::Off {
         let place = reader.place(&["tls.enabled", "listen.address"]);

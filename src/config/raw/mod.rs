@@ -139,6 +139,7 @@ fn listen(section: &mut Section<'_, '_>) -> Listen {
     Listen {
         address: section.take("address", ([0, 0, 0, 0], 8443).into()),
         trusted_proxies: section.list("trusted_proxies", Some(&[])).unwrap_or_default(),
+        proxy_protocol: section.take("proxy_protocol", false),
     }
 }
 

@@ -38,6 +38,7 @@ pub(crate) fn options() -> Options {
         address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
         tls: None,
         names: None,
+        proxy_protocol: None,
         connections_max: 100,
         connections_per_source_max: 100,
         handshake_timeout: LONG,
