@@ -38,8 +38,8 @@ fn v1(source: SocketAddr) -> Vec<u8> {
     format!("PROXY {family} {} {own} {} 443\r\n", source.ip(), source.port()).into_bytes()
 }
 
-fn of(length: usize, source: Option<&str>) -> Option<Header> {
-    Some(Header { length, source: source.map(|source| source.parse().unwrap()) })
+fn of(length: usize, source: Option<&str>) -> Header {
+    Header { length, source: source.map(|source| source.parse().unwrap()) }
 }
 
 #[test]
@@ -58,13 +58,13 @@ fn lines_of_version_1_say_who_it_is() {
         ("PROXY UNKNOWN\r\n", None),
         ("PROXY UNKNOWN ffff::1 whatever else 65535 65535\r\n", None),
     ] {
-        assert_eq!(parse(line.as_bytes()), Ok(of(line.len(), source)), "{line}");
+        assert_eq!(parse(line.as_bytes()), Ok(Some(of(line.len(), source))), "{line}");
         let followed = format!("{line}GET / HTTP/1.1\r\n");
-        assert_eq!(parse(followed.as_bytes()), Ok(of(line.len(), source)), "{followed}");
+        assert_eq!(parse(followed.as_bytes()), Ok(Some(of(line.len(), source))), "{followed}");
     }
     let longest = format!("PROXY UNKNOWN {}\r\n", "x".repeat(107 - 16));
     assert_eq!(longest.len(), 107);
-    assert_eq!(parse(longest.as_bytes()), Ok(of(107, None)));
+    assert_eq!(parse(longest.as_bytes()), Ok(Some(of(107, None))));
     assert_eq!(parse(&longest.as_bytes()[..106]), Ok(None));
 }
 
@@ -124,7 +124,7 @@ fn headers_of_version_2_say_who_it_is() {
         (v2(0x20, 0x11, &four), None),
         (v2(0x20, 0x77, b"whatever"), None),
     ] {
-        assert_eq!(parse(&header), Ok(of(header.len(), source)), "{header:?}");
+        assert_eq!(parse(&header), Ok(Some(of(header.len(), source))), "{header:?}");
         assert_eq!(parse(&header[..header.len() - 1]), Ok(None), "{header:?}");
     }
     for (header, error) in [
