@@ -145,6 +145,7 @@ pub(super) fn gateway(config: &Config) -> gateway::Options {
         body_bytes_max: config.limits.body_bytes_max,
         body_timeout: config.limits.body_timeout,
         bodies_bytes_max: config.limits.body_memory_bytes_max,
+        refusals_per_minute: config.limits.refusals_per_source_per_minute,
         answer_within: config
             .claim
             .lease

@@ -278,6 +278,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Of those, from one source address.
     pub connections_per_source_max: usize,
+    /// Refusals of one source that are told and logged, in a minute; 0: all.
+    pub refusals_per_source_per_minute: u32,
     /// From accept to the end of the TLS handshake.
     pub handshake_timeout: Duration,
     /// From accept, or a request's first byte, to the end of its head.

@@ -24,6 +24,7 @@ pub(super) struct Webhooks {
     pub(super) received: Family<labels::Received, Counter>,
     pub(super) answered: Family<labels::Answered, Counter>,
     pub(super) refusals: Family<labels::Refusal, Counter>,
+    pub(super) refusals_limited: Counter,
     pub(super) forwards: Family<labels::Forward, Counter>,
     pub(super) basis: Family<labels::Basis, Counter>,
     pub(super) possible_duplicates: Counter,
@@ -105,6 +106,11 @@ impl Webhooks {
             "refusals",
             "Copies that were refused before store and backend",
             refusals.clone(),
+        );
+        into.register(
+            "refusals_limited",
+            "Refusals that were answered with 429 and not logged: their source was refused too often",
+            new.refusals_limited.clone(),
         );
         into.register("forwards", "Attempts to forward, by what came of them", forwards.clone());
         into.register(

@@ -120,6 +120,11 @@ impl Metrics {
             .inc();
     }
 
+    /// A refusal was neither told nor logged: its source has been refused too often.
+    pub fn refusal_limited(&self) {
+        self.webhooks.refusals_limited.inc();
+    }
+
     /// A forward came to an end, `duration` after it began.
     pub fn forwarded(&self, route: &Route, outcome: Outcome, duration: Duration) {
         let outcome = outcome.into();

@@ -216,6 +216,11 @@ fn limits(section: &mut Section<'_, '_>) -> Limits {
     Limits {
         connections_max: section.within("connections_max", 4096, many.clone()),
         connections_per_source_max: section.within("connections_per_source_max", 256, many.clone()),
+        refusals_per_source_per_minute: section.within(
+            "refusals_per_source_per_minute",
+            600,
+            0..=1_000_000,
+        ),
         handshake_timeout: section.within("handshake_timeout", seconds(5), wait.clone()),
         head_timeout: section.within("head_timeout", seconds(5), wait.clone()),
         body_timeout: section.within("body_timeout", seconds(5), wait),
