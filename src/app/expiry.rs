@@ -84,9 +84,12 @@ impl Expiry {
     }
 }
 
-/// All that expires of `tls`.
-pub(super) fn of(tls: Option<&Tls>) -> Vec<Expiry> {
-    let Some(tls) = tls else { return Vec::new() };
+/// All that expires of what the two listeners show and check.
+pub(super) fn of(listeners: [&Option<Tls>; 2]) -> Vec<Expiry> {
+    listeners.into_iter().flatten().flat_map(of_one).collect()
+}
+
+fn of_one(tls: &Tls) -> Vec<Expiry> {
     let as_what = |what| move |leaf: &Leaf| Expiry { what, leaf: leaf.clone() };
     let lists = tls.lists.iter().map(|list| Expiry {
         what: Expiring::RevocationList,

@@ -11,6 +11,7 @@ mod rooms;
 mod service;
 mod status;
 mod store;
+mod tls;
 mod watch;
 
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::readiness::Stage;
-use crate::admin::{self, Admin, Readiness};
+use crate::admin::{self, Admin, Guard, Readiness};
 use crate::clock;
 use crate::config::{Config, Shutdown};
 use crate::dispatch::Dispatch;
@@ -113,6 +114,9 @@ pub struct Running {
     current: Config,
     /// What the listener shows, as far as it speaks TLS.
     tls: Option<Tls>,
+    /// The same of the admin listener, and what it asks for.
+    admin_tls: Option<Tls>,
+    admin_guard: Arc<ArcSwap<Guard>>,
     service: Arc<ArcSwap<Service>>,
     control: listener::Control,
     lasting: Lasting,
@@ -147,7 +151,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let (serving, exchanges, beside) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
 
-    let tls = rooms::listener_tls(&config)?;
+    let tls = tls::listener(&config)?;
+    let admin_tls = tls::admin(&config.admin)?;
     let (stores, writer) = rooms::stores(&config.store)?;
     let writer = writer.map(store::spawn).transpose()?;
     store::check(&stores.shared).await?;
@@ -167,8 +172,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let readiness = Arc::new(Readiness::new());
     let ledger =
         Arc::new(Ledger::new(Arc::clone(&readiness), Arc::clone(&dispatch), Arc::clone(&metrics)));
-    let admin = bind_admin(&config, &metrics, &ledger)?;
-    let admin_address = admin.local_address();
+    let guard = tls::guard(&config.admin, admin_tls.as_ref());
+    let admin = bind_admin(&config, guard, &ledger)?;
+    let (admin_address, admin_guard) = (admin.local_address(), admin.guard());
 
     watch_beside(&beside, &dispatch, &ledger, &end);
     let admin = spawn_admin(admin, end.clone())?;
@@ -180,7 +186,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     ));
     readiness.set(Stage::Ready);
     metrics.configured(clock::unix());
-    ledger.configured(&config, expiry::of(tls.as_ref()));
+    ledger.configured(&config, expiry::of([&tls, &admin_tls]));
     announce::configuration(&config);
     tracing::info!(%address, admin = %admin_address, tls = tls.is_some(), "listening");
     Ok(Running {
@@ -190,6 +196,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         started: config.clone(),
         current: config,
         tls,
+        admin_tls,
+        admin_guard,
         service,
         control,
         lasting,
@@ -259,11 +267,7 @@ impl Running {
     }
 }
 
-fn bind_admin(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    ledger: &Arc<Ledger>,
-) -> Result<Admin, StartError> {
+fn bind_admin(config: &Config, guard: Guard, ledger: &Arc<Ledger>) -> Result<Admin, StartError> {
     let options = admin::Options {
         address: config.admin.address,
         head_timeout: ADMIN_HEAD_TIMEOUT,
@@ -271,12 +275,12 @@ fn bind_admin(
     };
     let (of_store, of_all) = (Arc::clone(ledger), Arc::clone(ledger));
     let state = admin::State {
-        metrics: Arc::clone(metrics),
+        metrics: Arc::clone(ledger.metrics()),
         readiness: Arc::clone(ledger.readiness()),
         store: Arc::new(move || store::health(of_store.dispatch())),
         status: Arc::new(move || of_all.status()),
     };
-    Ok(Admin::bind(options, state)?)
+    Ok(Admin::bind(options, guard, state)?)
 }
 
 fn spawn_admin(admin: Admin, end: CancellationToken) -> Result<JoinHandle<()>, StartError> {

@@ -68,48 +68,6 @@ pub(super) fn log(section: config::Log) -> log::Options {
     log::Options { format, filter: level.to_owned() }
 }
 
-/// TLS of the listener; `None` for plain HTTP.
-pub(super) fn listener_tls(config: &Config) -> Result<Option<tls::Tls>, StartError> {
-    let terms = handshake(&config.handshake);
-    match &config.tls {
-        config::Tls::Off => Ok(None),
-        config::Tls::SelfSigned => {
-            let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-            Ok(Some(tls::self_signed(&names, &terms)?.tls))
-        }
-        config::Tls::Certificates(certificates) => {
-            let pairs: Vec<_> = certificates.iter().map(pair).collect();
-            Ok(Some(tls::server_config(&pairs, &terms)?))
-        }
-    }
-}
-
-fn pair(section: &config::Certificate) -> tls::Files {
-    tls::Files { certificate: section.certificate_file.clone(), key: section.key_file.clone() }
-}
-
-fn handshake(section: &config::Handshake) -> tls::Terms {
-    tls::Terms {
-        oldest: match section.min_version {
-            config::TlsVersion::Tls12 => tls::Version::Tls12,
-            config::TlsVersion::Tls13 => tls::Version::Tls13,
-        },
-        unknown_names: if section.strict_sni {
-            tls::UnknownNames::Refuse
-        } else {
-            tls::UnknownNames::Default
-        },
-        clients: section.clients.as_ref().map(|clients| tls::Clients {
-            ca: clients.ca_file.clone(),
-            crl: clients.crl_file.clone(),
-            demand: match clients.mode {
-                config::ClientMode::Require => tls::Demand::Required,
-                config::ClientMode::Optional => tls::Demand::Optional,
-            },
-        }),
-    }
-}
-
 /// The listener.
 pub(super) fn listener(config: &Config, tls: Option<&tls::Tls>) -> listener::Options {
     let (section, limits) = (&config.listen, &config.limits);

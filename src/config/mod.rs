@@ -15,6 +15,7 @@ pub mod problem;
 mod raw;
 mod reader;
 mod section;
+mod secured;
 mod show;
 mod store;
 pub mod units;
@@ -39,6 +40,9 @@ pub use load::{
     InputFile, LoadError, Overrides, Sources, check_fragment, environment, load, load_watched,
 };
 pub use problem::{Problem, Problems};
+pub use secured::{
+    Admin, AdminTls, Certificate, ClientMode, Handshake, Tls, TlsClients, TlsVersion,
+};
 pub use show::{Key, schema, show};
 pub use store::{Disk, Redis, RedisServers, Sentinel, Store, StoreKind, WaitReplicas};
 
@@ -93,73 +97,6 @@ pub struct Listen {
     pub trusted_proxies: Vec<IpNet>,
     /// Every connection comes from one of these, and begins with a header of the PROXY protocol; then there is one.
     pub proxy_protocol: bool,
-}
-
-/// How connections of senders are secured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tls {
-    /// Plain HTTP/1.1, for a sidecar or behind a balancer that ends TLS.
-    Off,
-    /// A certificate made at the start, for trials.
-    SelfSigned,
-    /// Certificates from files, at least one; the first is for senders that name no or an unknown server.
-    Certificates(Vec<Certificate>),
-}
-
-/// A certificate chain and its private key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Certificate {
-    /// PEM, the leaf first.
-    pub certificate_file: PathBuf,
-    /// PEM.
-    pub key_file: PathBuf,
-}
-
-/// What TLS handshakes of senders are held to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Handshake {
-    /// The oldest version that is spoken.
-    pub min_version: TlsVersion,
-    /// Refuse peers that ask for a name that no certificate has, or for none.
-    pub strict_sni: bool,
-    /// Which client certificates are asked for, if any.
-    pub clients: Option<TlsClients>,
-}
-
-/// A version of TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsVersion {
-    /// `1.2`
-    Tls12,
-    /// `1.3`
-    Tls13,
-}
-
-/// Client certificates.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsClients {
-    /// PEM; the authorities that may have signed them.
-    pub ca_file: PathBuf,
-    /// PEM; what these have revoked.
-    pub crl_file: Option<PathBuf>,
-    /// Whether a sender may do without.
-    pub mode: ClientMode,
-}
-
-/// Whether a sender may do without a client certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientMode {
-    /// It may not.
-    Require,
-    /// It may; one that is no good is refused all the same.
-    Optional,
-}
-
-/// Where an operator connects.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admin {
-    /// The address of health and metrics; port 0 lets the system choose.
-    pub address: SocketAddr,
 }
 
 /// A group of API keys whose events are one namespace.

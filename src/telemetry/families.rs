@@ -69,6 +69,7 @@ pub(super) struct Connections {
     pub(super) tls_failures: Family<labels::TlsFailed, Counter>,
     pub(super) ended: Family<labels::Ended, Counter>,
     pub(super) panics: Counter,
+    pub(super) admin_refused: Family<labels::Admin, Counter>,
     pub(super) certificate_not_after: Family<labels::Certificate, Gauge>,
     pub(super) client_ca_not_after: Family<labels::Certificate, Gauge>,
     pub(super) crl_next_update: Family<labels::Certificate, Gauge>,
@@ -253,6 +254,11 @@ impl Connections {
         );
         into.register("tls_failures", "TLS handshakes that failed", tls_failures.clone());
         into.register("connections_ended", "Connections that came to their end", ended.clone());
+        into.register(
+            "admin_refused",
+            "Requests for pages of the admin listener that were refused",
+            new.admin_refused.clone(),
+        );
         into.register("service_panics", "Requests that ended in a panic", panics.clone());
         for (name, help, family) in [
             (

@@ -222,6 +222,20 @@ words! {
 }
 
 words! {
+    /// Why somebody may not see a page of the admin listener.
+    AdminRefusal {
+        /// No token was shown.
+        NoToken = "no_token",
+        /// Another one was.
+        WrongToken = "wrong_token",
+        /// No client certificate was shown.
+        NoClientCertificate = "no_client_certificate",
+        /// There was no TLS handshake, for whatever reason; a bad client certificate is one.
+        Handshake = "handshake",
+    }
+}
+
+words! {
     /// What came of reading the configuration again.
     ReloadResult {
         /// It holds now.
@@ -284,6 +298,7 @@ label_sets! {
     TlsFailed { reason: TlsFailure }
     Ended { reason: ConnectionEnd }
     Relay { class: StatusClass }
+    Admin { reason: AdminRefusal }
     Reload { result: ReloadResult }
     Certificate { name: Arc<str> }
 }

@@ -21,7 +21,8 @@ use crate::webhook::event::EventKind;
 use super::families::{Connections, Durations, Reloads, Stores, Webhooks};
 pub use super::labels::Route;
 use super::labels::{
-    self, AnswerResult, ConnectionEnd, ConnectionRejection, ReloadResult, StatusClass, TlsFailure,
+    self, AdminRefusal, AnswerResult, ConnectionEnd, ConnectionRejection, ReloadResult,
+    StatusClass, TlsFailure,
 };
 use super::process::Process;
 pub use super::totals::Counts;
@@ -269,6 +270,11 @@ impl Metrics {
     /// A connection that had been admitted came to its end.
     pub fn connection_ended(&self, reason: ConnectionEnd) {
         self.connections.ended.get_or_create(&labels::Ended { reason }).inc();
+    }
+
+    /// Somebody asked the admin listener for what it may not see.
+    pub fn admin_refused(&self, reason: AdminRefusal) {
+        self.connections.admin_refused.get_or_create(&labels::Admin { reason }).inc();
     }
 
     /// A service panicked under a connection.

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use oncehook::admin::readiness::{MemoryUse, Stage};
-use oncehook::admin::{Admin, Options, Readiness, State, Status, StoreHealth, status};
+use oncehook::admin::{Admin, Guard, Options, Readiness, State, Status, StoreHealth, status};
 use oncehook::telemetry::Metrics;
 use oncehook::telemetry::metrics::Counts;
 use tokio::net::TcpStream;
@@ -64,9 +64,13 @@ fn status() -> Status {
 }
 
 fn start(options: Options) -> Running {
+    start_guarded(options, Guard::default())
+}
+
+fn start_guarded(options: Options, guard: Guard) -> Running {
     let (state, outage) = state();
     let readiness = Arc::clone(&state.readiness);
-    let admin = Admin::bind(options, state).unwrap();
+    let admin = Admin::bind(options, guard, state).unwrap();
     let (address, stop) = (admin.local_address(), CancellationToken::new());
     let until = stop.clone();
     let thread = thread::spawn(move || admin.serve(&until));
@@ -163,12 +167,16 @@ async fn a_connection_that_sends_nothing_is_closed_and_others_wait_for_its_place
 #[test]
 fn other_machines_are_refused() {
     let everywhere = Options { address: "0.0.0.0:0".parse().unwrap(), ..options() };
-    let error = Admin::bind(everywhere, state().0).err().expect("a refusal").to_string();
+    let error =
+        Admin::bind(everywhere, Guard::default(), state().0).err().expect("a refusal").to_string();
     assert!(error.starts_with("the admin address 0.0.0.0:0 is no loopback address"), "{error}");
-    assert!(error.contains("; hint: listen on 127.0.0.1"), "{error}");
-    let taken = Admin::bind(options(), state().0).expect("a free port");
+    assert!(error.contains("; hint: set admin.token_file"), "{error}");
+    let taken = Admin::bind(options(), Guard::default(), state().0).expect("a free port");
     let again = Options { address: taken.local_address(), ..options() };
-    let error = Admin::bind(again, state().0).err().expect("a port that is taken").to_string();
+    let error = Admin::bind(again, Guard::default(), state().0)
+        .err()
+        .expect("a port that is taken")
+        .to_string();
     assert!(error.starts_with(&format!(
         "cannot listen on the admin address {}; hint: ",
         taken.local_address()

@@ -2,6 +2,7 @@
 //!
 //! A check that fails still gives something back, so that the next one can run; `load` throws it all away then.
 
+mod admin;
 mod endpoints;
 mod store;
 mod tenants;
@@ -16,7 +17,7 @@ use super::reader::Reader;
 
 /// Puts the sections together.
 pub(super) fn config(reader: &mut Reader<'_>, raw: Raw) -> Config {
-    let Raw { enabled, listen, admin, dedup, limits, log, shutdown, .. } = raw;
+    let Raw { enabled, listen, dedup, limits, log, shutdown, .. } = raw;
     let tenants = tenants::tenants(reader, enabled, raw.tenants);
     let relay = endpoints::relay(raw.relay);
     let any_route = !raw.routes.is_empty() || raw.upstream.backend.is_some();
@@ -25,6 +26,7 @@ pub(super) fn config(reader: &mut Reader<'_>, raw: Raw) -> Config {
     tenants::unknown(reader, &tenants.tenants, &routes);
     tenants::direct(reader, &tenants.urls, &routes);
     let (tls, handshake) = tls::tls(reader, raw.tls);
+    let admin = admin::admin(reader, raw.admin);
     timing::idle(reader, limits.idle_timeout);
     let claim = timing::claim(&raw.claim, &raw.store);
     timing::check(reader, &claim, &routes, shutdown);

@@ -7,8 +7,11 @@ pub(super) mod routes;
 pub(super) mod store;
 pub(super) mod tenants;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use secrecy::SecretString;
 
 use crate::claim::exchange::OnAmbiguous;
 use crate::webhook::event::EventKind;
@@ -18,8 +21,8 @@ use super::reader::Sensitivity;
 use super::section::Section;
 use super::value::Bytes;
 use super::{
-    Admin, Certificate, ClientMode, Dedup, Limits, Listen, Log, LogFormat, LogLevel, Shutdown,
-    TlsVersion, Windows,
+    Certificate, ClientMode, Dedup, Limits, Listen, Log, LogFormat, LogLevel, Shutdown, TlsVersion,
+    Windows,
 };
 
 /// Everything as it was written, with defaults.
@@ -28,7 +31,7 @@ pub(super) struct Raw {
     pub(super) tenants: Vec<tenants::RawTenant>,
     pub(super) listen: Listen,
     pub(super) tls: RawTls,
-    pub(super) admin: Admin,
+    pub(super) admin: RawAdmin,
     pub(super) upstream: routes::RawUpstream,
     pub(super) routes: Vec<routes::RawRoute>,
     pub(super) relay: routes::RawRelay,
@@ -57,6 +60,14 @@ pub(super) struct RawTlsClient {
     pub(super) mode: ClientMode,
 }
 
+/// `[admin]`
+pub(super) struct RawAdmin {
+    pub(super) address: SocketAddr,
+    pub(super) token: Option<SecretString>,
+    pub(super) certificate: Option<Certificate>,
+    pub(super) client_ca_file: Option<PathBuf>,
+}
+
 /// `[claim]`
 pub(super) struct RawClaim {
     pub(super) lease: Duration,
@@ -71,9 +82,7 @@ pub(super) fn config(root: &mut Section<'_, '_>) -> Raw {
     let tenants = tenants::tenants(root);
     let listen = root.section("listen", listen);
     let tls = root.section("tls", tls);
-    let admin = root.section("admin", |section| Admin {
-        address: section.take("address", ([127, 0, 0, 1], 9464).into()),
-    });
+    let admin = root.section("admin", admin);
     let upstream = root.section("upstream", routes::upstream);
     let routes = routes::routes(root, &upstream);
     let relay = root.section("relay", |section| routes::relay(section, &upstream));
@@ -160,6 +169,16 @@ fn tls(section: &mut Section<'_, '_>) -> RawTls {
             mode: section.take("mode", ClientMode::Require),
         }),
     }
+}
+
+fn admin(section: &mut Section<'_, '_>) -> RawAdmin {
+    let address = section.take("address", ([127, 0, 0, 1], 9464).into());
+    let token = section.secret("token", "token_file").map(|(token, _)| token);
+    let (certificate, client_ca_file) = section.section("tls", |section| {
+        let certificate = routes::pair(section, "a certificate");
+        (certificate, section.file("client_ca_file", Sensitivity::Public))
+    });
+    RawAdmin { address, token, certificate, client_ca_file }
 }
 
 fn dedup(section: &mut Section<'_, '_>) -> Dedup {
