@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
@@ -99,7 +100,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 /// What those are told who may not see a page.
-pub(super) fn refused(reason: AdminRefusal) -> Response<Full<bytes::Bytes>> {
+pub(super) fn refused(reason: AdminRefusal) -> Response<Full<Bytes>> {
     let (status, text) = match reason {
         AdminRefusal::NoToken => {
             (StatusCode::UNAUTHORIZED, "this page asks for a token: Authorization: Bearer …\n")
@@ -109,7 +110,7 @@ pub(super) fn refused(reason: AdminRefusal) -> Response<Full<bytes::Bytes>> {
             (StatusCode::FORBIDDEN, "this page asks for a client certificate\n")
         }
     };
-    let mut response = Response::new(Full::new(bytes::Bytes::from_static(text.as_bytes())));
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = status;
     if status == StatusCode::UNAUTHORIZED {
         let challenge = HeaderValue::from_static("Bearer realm=\"oncehook\"");

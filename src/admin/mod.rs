@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::Request;
-use http_body_util::Either;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -228,18 +229,7 @@ impl Conversation {
         let Self { guard, pages, metrics, head_timeout } = self;
         let guarded = service_fn(|request: Request<Incoming>| {
             let admitted = guard.admit(request.uri().path(), request.headers(), shown);
-            let answering = admitted.map(|()| pages.call(request));
-            let metrics = Arc::clone(&metrics);
-            async move {
-                match answering {
-                    Ok(answering) => answering.await.map(|answer| answer.map(Either::Left)),
-                    Err(reason) => {
-                        metrics.admin_refused(reason);
-                        tracing::debug!(reason = reason.label(), "admin page refused");
-                        Ok(guard::refused(reason).map(Either::Right))
-                    }
-                }
-            }
+            answer(admitted.map(|()| pages.call(request)), &metrics)
         });
         let conversation = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -249,6 +239,24 @@ impl Conversation {
             .serve_connection(TokioIo::new(stream), guarded);
         if let Err(error) = conversation.await {
             tracing::debug!(%error, "admin connection broke");
+        }
+    }
+}
+
+/// What a page says, or that it may not be seen.
+async fn answer<P, B, E>(
+    page: Result<P, AdminRefusal>,
+    metrics: &Metrics,
+) -> Result<Response<Either<B, Full<Bytes>>>, E>
+where
+    P: Future<Output = Result<Response<B>, E>>,
+{
+    match page {
+        Ok(page) => Ok(page.await?.map(Either::Left)),
+        Err(reason) => {
+            metrics.admin_refused(reason);
+            tracing::debug!(reason = reason.label(), "admin page refused");
+            Ok(guard::refused(reason).map(Either::Right))
         }
     }
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use oncehook::listener::Options;
 use oncehook::listener::tls::{
     Clients, Demand, Files, Terms, Tls, TlsError, UnknownNames, Version, server_config,
@@ -81,6 +83,15 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
+    /// The certificate and its key.
+    pub(crate) fn pem(&self) -> (String, String) {
+        let of = |label: &str, der: &[u8]| {
+            let text = STANDARD.encode(der);
+            format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+        };
+        (of("CERTIFICATE", &self.chain[0]), of("PRIVATE KEY", &self.key))
+    }
+
     pub(crate) fn config(&self, server_pem: &str) -> ClientConfig {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.clone()));
         trusting(server_pem).with_client_auth_cert(self.chain.clone(), key).unwrap()
