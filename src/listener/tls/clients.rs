@@ -13,7 +13,10 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 
 use super::leaf::{self, Leaf};
-use super::{TlsError, read};
+use super::{FILE_MIB_MAX, TlsError, read};
+
+/// The largest file of lists that is read, in MiB: some authorities have revoked a few hundred thousand certificates.
+const LIST_MIB_MAX: u64 = 16;
 
 /// Which certificates peers have to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +63,7 @@ pub(super) fn check(
     let mut roots = RootCertStore::empty();
     let mut authorities = Vec::new();
     let damaged = || TlsError::Certificate { path: clients.ca.clone() };
-    for certificate in CertificateDer::pem_slice_iter(&read(&clients.ca)?) {
+    for certificate in CertificateDer::pem_slice_iter(&read(&clients.ca, FILE_MIB_MAX)?) {
         let certificate = certificate.map_err(|_damaged| damaged())?;
         authorities.push(leaf::authority(&certificate, &clients.ca)?);
         roots.add(certificate).map_err(|_unusable| damaged())?;
@@ -91,7 +94,7 @@ pub(super) fn check(
 }
 
 fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    let ders: Vec<_> = CertificateRevocationListDer::pem_slice_iter(&read(path)?)
+    let ders: Vec<_> = CertificateRevocationListDer::pem_slice_iter(&read(path, LIST_MIB_MAX)?)
         .collect::<Result<_, _>>()
         .map_err(|_damaged| TlsError::RevocationList { path: path.to_owned(), source: None })?;
     if ders.is_empty() {

@@ -15,10 +15,12 @@ pub enum TlsError {
         source: io::Error,
     },
     /// It is too large to be what it should be.
-    #[error("{} is larger than 1 MiB; hint: it should hold a certificate chain or a key as PEM", path.display())]
+    #[error("{} is larger than {mib_max} MiB; hint: it should hold certificates, a key or revocation lists as PEM", path.display())]
     TooLarge {
         /// Which.
         path: PathBuf,
+        /// How large it may be.
+        mib_max: u64,
     },
     /// No certificate in it.
     #[error("{} holds no certificate; hint: it should have -----BEGIN CERTIFICATE----- lines, the server's own first", path.display())]

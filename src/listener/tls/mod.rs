@@ -35,8 +35,9 @@ pub const ALPN_HTTP2: &[u8] = b"h2";
 /// What it calls HTTP/1.1 (RFC 7301 §6).
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 
-/// The largest file that is read: far more than any chain or list, far less than a mistake such as a disk image.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// The largest file of certificates or keys that is read, in MiB: far more than any chain, far less than a mistake such
+/// as a disk image.
+const FILE_MIB_MAX: u64 = 1;
 
 /// The versions that are spoken, the newest first.
 static FROM_TLS12: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
@@ -136,13 +137,13 @@ type Loaded = (Leaf, Arc<CertifiedKey>);
 
 fn load(files: &Files, provider: &CryptoProvider) -> Result<Loaded, TlsError> {
     let path = &files.certificate;
-    let pem = read(path)?;
+    let pem = read(path, FILE_MIB_MAX)?;
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<_, _>>()
         .map_err(|_damaged| TlsError::Certificate { path: path.clone() })?;
     let leaf = leaf::leaf(&chain, path)?;
     // What the parser says is not passed on: it may quote the file.
-    let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)
+    let key = PrivateKeyDer::from_pem_slice(&read(&files.key, FILE_MIB_MAX)?)
         .map_err(|_absent| TlsError::NoKey { path: files.key.clone() })?;
     match CertifiedKey::from_der(chain, key, provider) {
         Ok(certified) => Ok((leaf, Arc::new(certified))),
@@ -153,14 +154,14 @@ fn load(files: &Files, provider: &CryptoProvider) -> Result<Loaded, TlsError> {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+fn read(path: &Path, mib_max: u64) -> Result<Vec<u8>, TlsError> {
     let read = || {
         let size = fs::metadata(path)?.len();
-        if size > FILE_BYTES_MAX { Ok(None) } else { fs::read(path).map(Some) }
+        if size > mib_max << 20 { Ok(None) } else { fs::read(path).map(Some) }
     };
     read()
         .map_err(|source| TlsError::Read { path: path.to_owned(), source })?
-        .ok_or_else(|| TlsError::TooLarge { path: path.to_owned() })
+        .ok_or_else(|| TlsError::TooLarge { path: path.to_owned(), mib_max })
 }
 
 fn assemble(
@@ -192,6 +193,8 @@ fn assemble(
     server.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()];
     // rustls' default, said here because it must stay so: a webhook in early data could be replayed.
     server.max_early_data_size = 0;
+    // All of rustls' suites are sound, so the order is no matter of safety; scanners want the server to have one.
+    server.ignore_client_order = true;
     if terms.clients.is_some() {
         // Who resumes a session shows no certificate again: it may have expired or been revoked meanwhile.
         server.session_storage = Arc::new(NoServerSessionStorage {});

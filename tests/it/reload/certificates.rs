@@ -124,3 +124,25 @@ async fn a_client_certificate_is_revoked_without_a_restart_and_a_damaged_authori
         assert!(metrics.contains(&sample), "{sample} is not in {metrics}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_expires_within_two_weeks_is_told() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let soon = oncehook::clock::unix().seconds() + 10 * 86_400;
+    let date =
+        oncehook::clock::UnixTime::from_epoch(std::time::Duration::from_secs(soon)).rfc3339();
+    let part = |range: std::ops::Range<usize>| date[range].parse::<u16>().unwrap();
+    let mut made = rcgen::CertificateParams::new(vec!["soon.example".to_owned()]).unwrap();
+    let (year, month, day) = (part(0..4), part(5..7), part(8..10));
+    made.not_after = rcgen::date_time_ymd(year.into(), month as u8, day as u8);
+    let key = rcgen::KeyPair::generate().unwrap();
+    write(folder.path(), &made.self_signed(&key).unwrap().pem(), &key.serialize_pem());
+    let backend = Backend::always(Action::status(200));
+    let mut text = configuration(&backend, &[], &["/webhook"]);
+    text += "[[tls.certificate]]\ncertificate_file = \"tls.crt\"\nkey_file = \"tls.key\"\n";
+    let file = folder.path().join("oncehook.toml");
+    std::fs::write(&file, text.replace("tls.enabled = false\n", "")).unwrap();
+    let mut gateway = Gateway::start_from(&file);
+    let line = gateway.wait_for_line("this certificate expires soon");
+    assert!(line.contains("\"certificate\":\"soon.example\",\"days_left\":9"), "{line}");
+}
