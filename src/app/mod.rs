@@ -5,11 +5,13 @@
 //! all of it in order. What a room does is left to the room.
 
 mod announce;
+mod expiry;
 pub mod reload;
 mod rooms;
 mod service;
 mod status;
 mod store;
+mod tls;
 mod watch;
 
 use std::net::{SocketAddr, TcpListener};
@@ -23,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::readiness::Stage;
-use crate::admin::{self, Admin, Readiness};
+use crate::admin::{self, Admin, Guard, Readiness};
 use crate::clock;
 use crate::config::{Config, Shutdown};
 use crate::dispatch::Dispatch;
@@ -114,6 +116,9 @@ pub struct Running {
     current: Config,
     /// What the listener shows, as far as it speaks TLS.
     tls: Option<Tls>,
+    /// The same of the admin listener, and what it asks for.
+    admin_tls: Option<Tls>,
+    admin_guard: Arc<ArcSwap<Guard>>,
     service: Arc<ArcSwap<Service>>,
     control: listener::Control,
     lasting: Lasting,
@@ -158,7 +163,8 @@ pub async fn start_on(socket: Option<TcpListener>, config: Config) -> Result<Run
     let (serving, exchanges) = (TaskTracker::new(), TaskTracker::new());
     let (backlog, beside) = (TaskTracker::new(), TaskTracker::new());
 
-    let tls = rooms::listener_tls(&config.tls)?;
+    let tls = tls::listener(&config)?;
+    let admin_tls = tls::admin(&config.admin)?;
     let (stores, writer) = rooms::stores(&config.store)?;
     let writer = writer.map(store::spawn).transpose()?;
     store::check(&stores.shared).await?;
@@ -182,12 +188,13 @@ pub async fn start_on(socket: Option<TcpListener>, config: Config) -> Result<Run
     let readiness = Arc::new(Readiness::new());
     let ledger =
         Arc::new(Ledger::new(Arc::clone(&readiness), Arc::clone(&dispatch), Arc::clone(&metrics)));
-    let admin = bind_admin(&config, &metrics, &ledger)?;
-    let admin_address = admin.local_address();
+    let guard = tls::guard(&config.admin, admin_tls.as_ref());
+    let admin = bind_admin(&config, guard, &ledger)?;
+    let (admin_address, admin_guard) = (admin.local_address(), admin.guard());
 
     let (working, finishing) = (Arc::clone(&dispatch), finish.clone());
     backlog.spawn(async move { working.finish(finishing, BACKLOG_GRACE).await });
-    watch_beside(&beside, &dispatch, &metrics, &end);
+    watch_beside(&beside, &dispatch, &ledger, &end);
     let admin = spawn_admin(admin, end.clone())?;
     let (serve, stopped, killed) = (Arc::clone(&service), stop.clone(), kill.clone());
     serving.spawn(listener.serve(
@@ -197,8 +204,7 @@ pub async fn start_on(socket: Option<TcpListener>, config: Config) -> Result<Run
     ));
     readiness.set(Stage::Ready);
     metrics.configured(clock::unix());
-    ledger.configured(&config, tls.as_ref());
-    announce::certificates(tls.as_ref(), &metrics);
+    ledger.configured(&config, expiry::of([&tls, &admin_tls]));
     announce::configuration(&config);
     tracing::info!(%address, admin = %admin_address, tls = tls.is_some(), "listening");
     Ok(Running {
@@ -208,6 +214,8 @@ pub async fn start_on(socket: Option<TcpListener>, config: Config) -> Result<Run
         started: config.clone(),
         current: config,
         tls,
+        admin_tls,
+        admin_guard,
         service,
         control,
         lasting,
@@ -289,11 +297,7 @@ impl Running {
     }
 }
 
-fn bind_admin(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    ledger: &Arc<Ledger>,
-) -> Result<Admin, StartError> {
+fn bind_admin(config: &Config, guard: Guard, ledger: &Arc<Ledger>) -> Result<Admin, StartError> {
     let options = admin::Options {
         address: config.admin.address,
         head_timeout: ADMIN_HEAD_TIMEOUT,
@@ -301,12 +305,12 @@ fn bind_admin(
     };
     let (of_store, of_all) = (Arc::clone(ledger), Arc::clone(ledger));
     let state = admin::State {
-        metrics: Arc::clone(metrics),
+        metrics: Arc::clone(ledger.metrics()),
         readiness: Arc::clone(ledger.readiness()),
         store: Arc::new(move || store::health(of_store.dispatch())),
         status: Arc::new(move || of_all.status()),
     };
-    Ok(Admin::bind(options, state)?)
+    Ok(Admin::bind(options, guard, state)?)
 }
 
 fn spawn_admin(admin: Admin, end: CancellationToken) -> Result<JoinHandle<()>, StartError> {
@@ -322,7 +326,7 @@ fn spawn_admin(admin: Admin, end: CancellationToken) -> Result<JoinHandle<()>, S
 fn watch_beside(
     beside: &TaskTracker,
     dispatch: &Arc<Dispatch>,
-    metrics: &Arc<Metrics>,
+    ledger: &Arc<Ledger>,
     end: &CancellationToken,
 ) {
     let (probing, stopping) = (Arc::clone(dispatch), end.clone());
@@ -332,10 +336,18 @@ fn watch_beside(
             () = stopping.cancelled() => {}
         }
     });
-    let (watched, metrics, stopping) = (Arc::clone(dispatch), Arc::clone(metrics), end.clone());
+    let (watched, metrics, stopping) =
+        (Arc::clone(dispatch), Arc::clone(ledger.metrics()), end.clone());
     beside.spawn(async move {
         tokio::select! {
             never = watch::store(&watched, &metrics) => match never {},
+            () = stopping.cancelled() => {}
+        }
+    });
+    let (reminding, stopping) = (Arc::clone(ledger), end.clone());
+    beside.spawn(async move {
+        tokio::select! {
+            never = expiry::remind(&reminding) => match never {},
             () = stopping.cancelled() => {}
         }
     });

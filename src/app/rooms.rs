@@ -69,34 +69,15 @@ pub(super) fn log(section: config::Log) -> log::Options {
     log::Options { format, level }
 }
 
-/// TLS of the listener; `None` for plain HTTP.
-pub(super) fn listener_tls(section: &config::Tls) -> Result<Option<tls::Tls>, StartError> {
-    match section {
-        config::Tls::Off => Ok(None),
-        config::Tls::SelfSigned => {
-            let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-            Ok(Some(tls::self_signed(&names)?.tls))
-        }
-        config::Tls::Certificates(certificates) => {
-            let pairs: Vec<_> = certificates
-                .iter()
-                .map(|pair| tls::Files {
-                    certificate: pair.certificate_file.clone(),
-                    key: pair.key_file.clone(),
-                })
-                .collect();
-            Ok(Some(tls::server_config(&pairs)?))
-        }
-    }
-}
-
 /// The listener.
 pub(super) fn listener(config: &Config, tls: Option<&tls::Tls>) -> listener::Options {
-    let limits = &config.limits;
+    let (section, limits) = (&config.listen, &config.limits);
     let head_bytes = u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX);
     listener::Options {
-        address: config.listen.address,
+        address: section.address,
         tls: tls.map(|tls| Arc::clone(&tls.server)),
+        names: tls.and_then(|tls| tls.names.clone()),
+        proxy_protocol: section.proxy_protocol.then(|| section.trusted_proxies.clone()),
         connections_max: limits.connections_max,
         connections_per_source_max: limits.connections_per_source_max,
         handshake_timeout: limits.handshake_timeout,
@@ -123,6 +104,7 @@ pub(super) fn gateway(config: &Config) -> gateway::Options {
         body_bytes_max: config.limits.body_bytes_max,
         body_timeout: config.limits.body_timeout,
         bodies_bytes_max: config.limits.body_memory_bytes_max,
+        refusals_per_minute: config.limits.refusals_per_source_per_minute,
         answer_within: config
             .claim
             .lease

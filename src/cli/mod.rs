@@ -2,6 +2,7 @@
 //!
 //! stdout is data, stderr is talk; the exit codes are those of [`exit`]. What a command does is left to its file.
 
+pub mod admin;
 pub mod backend;
 mod capture;
 pub mod check;

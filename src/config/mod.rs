@@ -16,6 +16,7 @@ pub mod problem;
 mod raw;
 mod reader;
 mod section;
+mod secured;
 mod show;
 mod store;
 pub mod units;
@@ -43,6 +44,9 @@ pub use load::{
     open_to_others,
 };
 pub use problem::{Problem, Problems};
+pub use secured::{
+    Admin, AdminTls, Certificate, ClientMode, Handshake, Tls, TlsClients, TlsVersion,
+};
 pub use show::{Key, schema, show};
 pub use store::{Disk, Redis, RedisServers, Sentinel, Store, StoreKind, WaitReplicas};
 
@@ -56,6 +60,8 @@ pub struct Config {
     pub listen: Listen,
     /// How connections of senders are secured.
     pub tls: Tls,
+    /// What their TLS handshakes are held to.
+    pub handshake: Handshake,
     /// Where an operator connects.
     pub admin: Admin,
     /// Whose webhooks are accepted; at least one with a key, unless `enabled` is false.
@@ -93,33 +99,8 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
-}
-
-/// How connections of senders are secured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tls {
-    /// Plain HTTP/1.1, for a sidecar or behind a balancer that ends TLS.
-    Off,
-    /// A certificate made at the start, for trials.
-    SelfSigned,
-    /// Certificates from files, at least one; the first is for senders that name no or an unknown server.
-    Certificates(Vec<Certificate>),
-}
-
-/// A certificate chain and its private key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Certificate {
-    /// PEM, the leaf first.
-    pub certificate_file: PathBuf,
-    /// PEM.
-    pub key_file: PathBuf,
-}
-
-/// Where an operator connects.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admin {
-    /// The address of health and metrics; port 0 lets the system choose.
-    pub address: SocketAddr,
+    /// Every connection comes from one of these, and begins with a header of the PROXY protocol; then there is one.
+    pub proxy_protocol: bool,
 }
 
 /// A group of API keys whose events are one namespace.
@@ -238,6 +219,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Of those, from one source address.
     pub connections_per_source_max: usize,
+    /// Refusals of one source that are told and logged, in a minute; 0: all.
+    pub refusals_per_source_per_minute: u32,
     /// From accept to the end of the TLS handshake.
     pub handshake_timeout: Duration,
     /// From accept, or a request's first byte, to the end of its head.

@@ -14,7 +14,7 @@ use oncehook::telemetry::labels::{
     AnswerResult, ConnectionEnd, ConnectionRejection, ReloadResult, TlsFailure,
 };
 use oncehook::telemetry::log::{self, WebhookLine};
-use oncehook::telemetry::metrics::Degraded;
+use oncehook::telemetry::metrics::{Degraded, Expiring};
 use oncehook::webhook::event::EventKind;
 
 /// Something of everything.
@@ -55,8 +55,11 @@ fn busy() -> Arc<Metrics> {
     metrics.configured(UnixTime::from_epoch(Duration::from_secs(1_700_000_000)));
     metrics
         .reloaded(ReloadResult::Rejected, UnixTime::from_epoch(Duration::from_secs(1_700_000_001)));
-    metrics
-        .certificate("hooks.example.com", UnixTime::from_epoch(Duration::from_secs(1_800_000_007)));
+    metrics.expires(
+        Expiring::Certificate,
+        "hooks.example.com",
+        UnixTime::from_epoch(Duration::from_secs(1_800_000_007)),
+    );
     metrics
 }
 
