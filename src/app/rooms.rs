@@ -103,6 +103,8 @@ pub(super) fn listener(config: &Config, tls: Option<&tls::Tls>) -> listener::Opt
         idle_timeout: limits.idle_timeout,
         head_bytes_max: limits.head_bytes_max,
         headers_max: limits.head_fields_max,
+        target_bytes_max: limits.uri_bytes_max,
+        refuse: gateway::malformed,
         http2: listener::Http2 {
             streams_max: limits.http2_streams_max,
             header_list_bytes_max: head_bytes,
@@ -119,6 +121,7 @@ pub(super) fn listener(config: &Config, tls: Option<&tls::Tls>) -> listener::Opt
 /// The gateway.
 pub(super) fn gateway(config: &Config) -> gateway::Options {
     gateway::Options {
+        token_bytes_max: config.limits.token_bytes_max,
         body_bytes_max: config.limits.body_bytes_max,
         body_timeout: config.limits.body_timeout,
         bodies_bytes_max: config.limits.body_memory_bytes_max,

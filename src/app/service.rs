@@ -12,10 +12,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::dispatch::Dispatch;
+use crate::gateway::form::{self, Transport};
 use crate::gateway::{self, Gateway};
 use crate::listener;
 use crate::relay::{Body, Relay};
 use crate::telemetry::Metrics;
+use crate::telemetry::labels::Malformed;
 use crate::upstream::Peer;
 
 use super::{StartError, rooms};
@@ -41,6 +43,8 @@ pub(super) struct Service {
     relayed_routes: HashMap<String, Relay>,
     /// Serves all other paths; without it they are not found.
     relay: Option<Relay>,
+    /// The longest target.
+    target_bytes_max: usize,
     /// Whose forwarding headers are believed.
     trusted_proxies: Vec<IpNet>,
     /// Counts what is relayed.
@@ -70,7 +74,8 @@ impl Service {
         };
         let trusted_proxies = config.listen.trusted_proxies.clone();
         let metrics = Arc::clone(metrics);
-        Ok(Self { gateway, relayed_routes, relay, trusted_proxies, metrics })
+        let target_bytes_max = config.limits.uri_bytes_max;
+        Ok(Self { gateway, relayed_routes, relay, target_bytes_max, trusted_proxies, metrics })
     }
 
     /// Answers one request.
@@ -80,6 +85,9 @@ impl Service {
         peer: Arc<listener::Peer>,
     ) -> Response<Body> {
         let peer = self.peer(&peer);
+        if let Err(malformed) = self.check(&request, &peer) {
+            return self.refused(malformed, &peer);
+        }
         let path = request.uri().path();
         match &self.gateway {
             Some(gateway) if gateway.serves(path) => gateway
@@ -88,6 +96,26 @@ impl Service {
                 .map(|full| full.map_err(|never| match never {}).boxed_unsync()),
             Some(_) | None => self.relayed(request, &peer).await,
         }
+    }
+
+    /// Checks what holds on every path.
+    fn check(&self, request: &Request<Incoming>, peer: &Peer) -> Result<(), Malformed> {
+        let transport = if peer.tls { Transport::Tls } else { Transport::Plain };
+        form::check(request, transport, self.target_bytes_max)?;
+        let path = request.uri().path();
+        match &self.gateway {
+            Some(gateway) if !gateway.serves(path) && gateway.is_disguised(path) => {
+                Err(Malformed::DisguisedPath)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn refused(&self, malformed: Malformed, peer: &Peer) -> Response<Body> {
+        self.metrics.malformed(malformed);
+        tracing::warn!(peer = %peer.address, reason = malformed.label(), "malformed request");
+        gateway::malformed(malformed)
+            .map(|full| full.map_err(|never| match never {}).boxed_unsync())
     }
 
     async fn relayed(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {

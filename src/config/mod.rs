@@ -246,6 +246,10 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// A request's header fields.
     pub head_fields_max: usize,
+    /// A request's target, in bytes.
+    pub uri_bytes_max: usize,
+    /// A webhook's token, in bytes.
+    pub token_bytes_max: usize,
     /// A webhook's body, in bytes.
     pub body_bytes_max: usize,
     /// All webhooks' bodies in memory, in bytes; at least `body_bytes_max`.

@@ -1,5 +1,7 @@
 //! Reads a webhook's body: in time, within its limit, and within the memory set aside for all of them.
 
+use std::error::Error as _;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +64,8 @@ impl Shelf {
 /// first byte is read, so that many slow senders cannot promise more than there is.
 ///
 /// # Errors
-/// [`Rejection::TooLarge`], [`Rejection::BodySlow`], [`Rejection::BodyBroken`] or [`Rejection::Crowded`].
+/// [`Rejection::TooLarge`], [`Rejection::BodySlow`], [`Rejection::BodyMalformed`], [`Rejection::BodyBroken`] or
+/// [`Rejection::Crowded`].
 pub(super) async fn read<B>(
     body: B,
     shelf: &Shelf,
@@ -91,7 +94,7 @@ where
     let mut whole = Bytes::new();
     let mut parts = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(Rejection::BodyBroken)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
         let length = whole.len().max(parts.len()) + data.len();
         if length > bytes_max {
             return Err(Rejection::TooLarge(bytes_max));
@@ -114,6 +117,17 @@ where
     }
     let bytes = if parts.is_empty() { whole } else { parts.freeze() };
     Ok(Shelved { bytes, place })
+}
+
+/// Whether the bytes make no sense, or there are no more: the one is the sender's doing, the other may be the network's.
+fn broken(error: hyper::Error) -> Rejection {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    let kind = source.map(io::Error::kind);
+    if matches!(kind, Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)) {
+        Rejection::BodyMalformed(error)
+    } else {
+        Rejection::BodyBroken(error)
+    }
 }
 
 #[cfg(test)]

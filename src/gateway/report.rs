@@ -139,6 +139,7 @@ impl Report {
     fn reason(&self, answer: &Answer) -> Option<&'static str> {
         match (&self.rejection, answer.result) {
             (Some(Rejection::Unsigned(refusal)), _) => Some(refusal.label()),
+            (Some(Rejection::Malformed(malformed)), _) => Some(malformed.label()),
             (Some(Rejection::TwoTokens), _) => Some("two_tokens"),
             (Some(_), _) | (None, AnswerResult::Failed | AnswerResult::Refused) => {
                 Some(answer.word)

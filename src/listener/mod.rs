@@ -1,10 +1,11 @@
 //! Connections: accept, limits, TLS, time-outs, graceful end.
 //!
 //! Generic over the service: what a request means is left to whoever is called with it. This file accepts and admits;
-//! `connection` is one connection's life, `watch` knows what it is doing, `limit` counts, `service` stands between
-//! hyper and the service, [`tls`] reads certificates.
+//! `connection` is one connection's life, `watch` knows what it is doing, `http1` judges what hyper is given to read,
+//! `limit` counts, `service` stands between hyper and the service, [`tls`] reads certificates.
 
 mod connection;
+mod http1;
 mod limit;
 mod service;
 pub mod tls;
@@ -20,6 +21,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
@@ -32,6 +34,7 @@ use self::connection::{Connection, Shared};
 use self::limit::Places;
 use self::watch::Hold;
 use crate::telemetry::Metrics;
+use crate::telemetry::labels::Malformed;
 
 /// How many connections may wait in the kernel to be accepted.
 const BACKLOG: u32 = 1024;
@@ -63,6 +66,10 @@ pub struct Options {
     pub head_bytes_max: usize,
     /// How many fields it may have (431 beyond).
     pub headers_max: usize,
+    /// How long its target may be (414 beyond).
+    pub target_bytes_max: usize,
+    /// What is told to whoever breaks HTTP/1.1; the connection is closed then.
+    pub refuse: fn(Malformed) -> Response<Full<Bytes>>,
     /// What HTTP/2 connections are held to.
     pub http2: Http2,
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -49,6 +49,11 @@ where
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(response)) => {
                 let exchanging = this.exchanging.take();
+                if let (StatusCode::SWITCHING_PROTOCOLS, Some(exchanging)) =
+                    (response.status(), &exchanging)
+                {
+                    exchanging.switch();
+                }
                 let metrics = Arc::clone(this.metrics);
                 Poll::Ready(Ok(response.map(|body| Tracked { body, exchanging, metrics })))
             }

@@ -9,7 +9,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
@@ -17,6 +17,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::limit::Place;
+use crate::telemetry::labels::Malformed;
 use crate::telemetry::metrics::Occupied;
 
 /// What a connection is doing.
@@ -42,17 +43,41 @@ pub(super) enum Heads {
 /// What one connection is doing, and a bell for whoever times it.
 #[derive(Debug)]
 pub(super) struct Watch {
-    phase: Mutex<Phase>,
+    state: Mutex<State>,
     heads: Heads,
     changed: Notify,
     upgraded: AtomicBool,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    /// A part of the next head has come, maybe while the request before it is being answered.
+    head_begun: bool,
+    /// How many exchanges have begun, and ended.
+    begun: u64,
+    ended: u64,
+    /// Which request was refused for its form; none comes after it.
+    refused: Option<(u64, Malformed)>,
+    /// An answer was 101 (Switching Protocols).
+    switched: bool,
+    /// Who waits for an exchange to end.
+    waiting: Option<Waker>,
 }
 
 impl Watch {
     /// Of a connection that was just accepted.
     pub(super) fn new(heads: Heads) -> Arc<Self> {
         Arc::new(Self {
-            phase: Mutex::new(Phase::Head),
+            state: Mutex::new(State {
+                phase: Phase::Head,
+                head_begun: false,
+                begun: 0,
+                ended: 0,
+                refused: None,
+                switched: false,
+                waiting: None,
+            }),
             heads,
             changed: Notify::new(),
             upgraded: AtomicBool::new(false),
@@ -60,7 +85,7 @@ impl Watch {
     }
 
     pub(super) fn phase(&self) -> Phase {
-        *self.lock()
+        self.lock().phase
     }
 
     /// Until the phase has changed since this was last awaited. Cancel safe: a change is not forgotten.
@@ -75,46 +100,108 @@ impl Watch {
 
     /// A request's head is complete, and its exchange runs until the guard is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Exchanging {
-        self.change(|phase| match phase {
-            Phase::Head | Phase::Idle => Phase::Busy(1),
-            Phase::Busy(running) => Phase::Busy(running.saturating_add(1)),
+        self.change(|state| {
+            state.begun = state.begun.saturating_add(1);
+            match state.phase {
+                Phase::Head | Phase::Idle => Phase::Busy(1),
+                Phase::Busy(running) => Phase::Busy(running.saturating_add(1)),
+            }
         });
         Exchanging(Arc::clone(self))
     }
 
+    /// Why the exchange that has begun last is none: its request was refused for its form.
+    pub(super) fn refusal(&self) -> Option<Malformed> {
+        let state = self.lock();
+        state.refused.filter(|(nth, _)| *nth == state.begun).map(|(_, malformed)| malformed)
+    }
+
+    /// The `nth` request of this connection is refused for its form.
+    pub(super) fn refuse(&self, nth: u64, malformed: Malformed) {
+        self.lock().refused = Some((nth, malformed));
+    }
+
+    /// Whether a part of a head has come, and not all of it.
+    pub(super) fn head_begun(&self, begun: bool) {
+        self.lock().head_begun = begun;
+    }
+
+    /// Until `nth` exchanges have ended, or the protocol has changed.
+    pub(super) fn poll_answered(&self, nth: u64, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.switched || state.ended >= nth {
+            return Poll::Ready(());
+        }
+        state.waiting = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Whether the protocol has changed.
+    pub(super) fn is_switched(&self) -> bool {
+        self.lock().switched
+    }
+
     fn end(&self) {
-        self.change(|phase| match phase {
-            Phase::Busy(running) if running > 1 => Phase::Busy(running - 1),
-            Phase::Head | Phase::Idle | Phase::Busy(_) => Phase::Idle,
+        self.change(|state| {
+            state.ended = state.ended.saturating_add(1);
+            match state.phase {
+                Phase::Busy(running) if running > 1 => Phase::Busy(running - 1),
+                Phase::Head | Phase::Idle | Phase::Busy(_) if state.head_begun => Phase::Head,
+                Phase::Head | Phase::Idle | Phase::Busy(_) => Phase::Idle,
+            }
         });
+        self.wake();
+    }
+
+    fn switch(&self) {
+        self.lock().switched = true;
+        self.wake();
+    }
+
+    fn wake(&self) {
+        let waiting = self.lock().waiting.take();
+        if let Some(waker) = waiting {
+            waker.wake();
+        }
     }
 
     fn bytes_came(&self) {
         if self.heads == Heads::FollowIdle {
-            self.change(|phase| if phase == Phase::Idle { Phase::Head } else { phase });
+            self.change(|state| match state.phase {
+                Phase::Idle => Phase::Head,
+                phase @ (Phase::Head | Phase::Busy(_)) => phase,
+            });
         }
     }
 
-    fn change(&self, to: impl FnOnce(Phase) -> Phase) {
-        let mut phase = self.lock();
-        let before = *phase;
-        *phase = to(before);
-        let other_patience = std::mem::discriminant(&before) != std::mem::discriminant(&*phase);
-        drop(phase);
+    fn change(&self, to: impl FnOnce(&mut State) -> Phase) {
+        let mut state = self.lock();
+        let before = state.phase;
+        state.phase = to(&mut state);
+        let other_patience =
+            std::mem::discriminant(&before) != std::mem::discriminant(&state.phase);
+        drop(state);
         if other_patience {
             self.changed.notify_one();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Phase> {
-        // A phase is one value: a panic elsewhere cannot have left it half written.
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each field is one value: a panic elsewhere cannot have left one half written.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One exchange that runs: from its head to the end of its answer, or until either is dropped.
 #[derive(Debug)]
 pub(super) struct Exchanging(Arc<Watch>);
+
+impl Exchanging {
+    /// Its answer changes the protocol.
+    pub(super) fn switch(&self) {
+        self.0.switch();
+    }
+}
 
 impl Drop for Exchanging {
     fn drop(&mut self) {

@@ -67,6 +67,7 @@ pub(super) struct Connections {
     pub(super) rejected: Family<labels::Rejection, Counter>,
     pub(super) tls_failures: Family<labels::TlsFailed, Counter>,
     pub(super) ended: Family<labels::Ended, Counter>,
+    pub(super) malformed: Family<labels::MalformedRequest, Counter>,
     pub(super) panics: Counter,
     pub(super) certificate_not_after: Family<labels::Certificate, Gauge>,
 }
@@ -236,6 +237,7 @@ impl Connections {
             rejected,
             tls_failures,
             ended,
+            malformed,
             panics,
             certificate_not_after,
         } = &new;
@@ -253,6 +255,11 @@ impl Connections {
         );
         into.register("tls_failures", "TLS handshakes that failed", tls_failures.clone());
         into.register("connections_ended", "Connections that came to their end", ended.clone());
+        into.register(
+            "requests_malformed",
+            "Requests refused for their form, on any path",
+            malformed.clone(),
+        );
         into.register("service_panics", "Requests that ended in a panic", panics.clone());
         let help = "When the certificate expires, since the epoch";
         into.register_with_unit(

@@ -20,7 +20,8 @@ use crate::webhook::event::EventKind;
 use super::families::{Connections, Durations, Reloads, Stores, Webhooks};
 pub use super::labels::Route;
 use super::labels::{
-    self, AnswerResult, ConnectionEnd, ConnectionRejection, ReloadResult, StatusClass, TlsFailure,
+    self, AnswerResult, ConnectionEnd, ConnectionRejection, Malformed, ReloadResult, StatusClass,
+    TlsFailure,
 };
 use super::process::Process;
 pub use super::totals::Counts;
@@ -263,6 +264,11 @@ impl Metrics {
     /// A connection that had been admitted came to its end.
     pub fn connection_ended(&self, reason: ConnectionEnd) {
         self.connections.ended.get_or_create(&labels::Ended { reason }).inc();
+    }
+
+    /// A request was refused for its form.
+    pub fn malformed(&self, reason: Malformed) {
+        self.connections.malformed.get_or_create(&labels::MalformedRequest { reason }).inc();
     }
 
     /// A service panicked under a connection.

@@ -203,6 +203,9 @@ fn limits(section: &mut Section<'_, '_>) -> Limits {
         // hyper cannot read a head through less than 8 KiB.
         head_bytes_max: section.within("head_bytes_max", kib(16), kib(8)..=mib(1)).0,
         head_fields_max: section.within("head_fields_max", 64, 16..=1024),
+        uri_bytes_max: section.within("uri_bytes_max", kib(8), kib(1)..=kib(32)).0,
+        // What is longer is never decoded.
+        token_bytes_max: section.within("token_bytes_max", kib(8), kib(1)..=kib(8)).0,
         body_bytes_max: section.within("body_bytes_max", mib(2), kib(1)..=mib(64)).0,
         body_memory_bytes_max: section
             .within("body_memory_bytes_max", mib(256), mib(1)..=gib(64))

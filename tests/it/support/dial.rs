@@ -43,6 +43,8 @@ pub(crate) fn options() -> Options {
         idle_timeout: LONG,
         head_bytes_max: 16 * 1024,
         headers_max: 64,
+        target_bytes_max: 8 * 1024,
+        refuse: oncehook::gateway::malformed,
         http2: Http2 {
             streams_max: 64,
             header_list_bytes_max: 16 * 1024,
