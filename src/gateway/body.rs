@@ -113,6 +113,12 @@ where
             parts.reserve(announced.max(length));
             parts.extend_from_slice(&std::mem::take(&mut whole));
         }
+        if parts.capacity() < length {
+            // Twice as much each time, so that few bytes are moved, but never more than a body may have.
+            let mut larger = BytesMut::with_capacity((2 * length).min(bytes_max));
+            larger.extend_from_slice(&parts);
+            parts = larger;
+        }
         parts.extend_from_slice(&data);
     }
     let bytes = if parts.is_empty() { whole } else { parts.freeze() };

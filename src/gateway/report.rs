@@ -113,7 +113,7 @@ impl Report {
         metrics.received(&self.route, kind);
         metrics.answered(&self.route, answer.result, answer.status.as_u16());
         let reason = self.reason(answer);
-        if let (AnswerResult::Refused, Some(reason)) = (answer.result, reason) {
+        if let (true, Some(reason)) = (self.is_early(answer), reason) {
             metrics.refused(&self.route, reason);
         }
         let forwarded = self.concluded.filter(|concluded| concluded.attempt > 0);
@@ -133,6 +133,15 @@ impl Report {
             reason,
             hint: self.hint(),
         });
+    }
+
+    /// Whether it went no further than the gateway: refused, or its body did not come, or had no place.
+    const fn is_early(&self, answer: &Answer) -> bool {
+        matches!(answer.result, AnswerResult::Refused)
+            || matches!(
+                self.rejection,
+                Some(Rejection::BodySlow(_) | Rejection::BodyBroken(_) | Rejection::Crowded)
+            )
     }
 
     /// Why it was refused or failed.
@@ -157,7 +166,7 @@ impl Report {
                 Some("point the route's backend at the backend, not at the gateway")
             }
             (Some(Rejection::TooLarge(_)), _) => Some(
-                "the event is lost to LiveKit, which takes 413 for success: raise limits.body_max",
+                "the event is lost to LiveKit, which takes 413 for success: raise limits.body_bytes_max",
             ),
             (None, Some(Conclusion::Forwarded(Outcome::Misconfigured(401 | 403)))) => Some(
                 "the backend rejects an authentic event: give it the API key and secret that LiveKit signs with",

@@ -178,7 +178,8 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// The protocol that a request wants to change to, if it really asks (RFC 9110, §7.8).
 ///
 /// One protocol, and no other HTTP: behind a change to `h2c` the backend's own streams would be out of the gateway's
-/// sight (RFC 9113 has dropped it). Such a wish is ignored, as any may be.
+/// sight (RFC 9113 has dropped it). And no body: some backends change the protocol before it, some behind it
+/// (CVE-2026-58055). Such a wish is ignored, as any may be.
 pub fn upgrade_wanted(sender: &Parts) -> Option<HeaderValue> {
     let asked = connection_options(&sender.headers)
         .iter()
@@ -188,7 +189,9 @@ pub fn upgrade_wanted(sender: &Parts) -> Option<HeaderValue> {
     let name = protocol.to_str().ok()?.to_ascii_lowercase();
     let takes_over = name.contains(',')
         || ["h2", "http", "tls"].iter().any(|prefix| name.trim_start().starts_with(prefix));
-    let wanted = asked && !takes_over && sender.version == Version::HTTP_11;
+    let has_body = sender.headers.contains_key(TRANSFER_ENCODING)
+        || sender.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
+    let wanted = asked && !takes_over && !has_body && sender.version == Version::HTTP_11;
     wanted.then(|| protocol.clone())
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Case {
     /// Whether the store is asked.
     pub(super) store: bool,
     pub(super) ending: Ending,
+    /// Played over TCP alone, or over TLS alone.
+    pub(super) over: Option<String>,
     /// Which refusal is counted.
     pub(super) reason: Option<String>,
     /// What the request that reaches a backend has, and has not; in small letters.
@@ -63,6 +65,7 @@ impl Case {
             relayed: 0,
             store: false,
             ending: Ending::Kept,
+            over: None,
             reason: None,
             sees: Vec::new(),
             lacks: Vec::new(),
@@ -89,6 +92,7 @@ impl Case {
             ("store", "0" | "n") => self.store = value == "n",
             ("connection", "kept") => self.ending = Ending::Kept,
             ("connection", "closed") => self.ending = Ending::Closed,
+            ("over", "tcp" | "tls") => self.over = Some(value.to_owned()),
             ("reason", _) => self.reason = Some(value.to_owned()),
             ("sees", _) => self.sees.push(value.to_lowercase()),
             ("lacks", _) => self.lacks.push(value.to_lowercase()),
