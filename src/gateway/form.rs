@@ -171,16 +171,9 @@ fn decoded(bytes: &[u8]) -> Vec<u8> {
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         let pair = if byte == b'%' { digit(at + 1).zip(digit(at + 2)) } else { None };
-        match pair.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {
-            Some(meant) => {
-                decoded.push(meant);
-                at += 3;
-            }
-            None => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
+        let meant = pair.and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+        decoded.push(meant.unwrap_or(byte));
+        at += if meant.is_some() { 3 } else { 1 };
     }
     decoded
 }

@@ -148,9 +148,9 @@ where
         let watch = Watch::new(Heads::FollowIdle);
         let stream = Watched::new(stream, Arc::clone(&watch), kill, hold);
         let limits = http1::Limits {
-            head_bytes_max: options.head_bytes_max,
-            fields_max: options.headers_max,
-            target_bytes_max: options.target_bytes_max,
+            head_bytes: options.head_bytes_max,
+            fields: options.headers_max,
+            target_bytes: options.target_bytes_max,
         };
         let metrics = Arc::clone(&shared.metrics);
         let stream = Gate::new(stream, Arc::clone(&watch), limits, metrics, peer.address);

@@ -60,53 +60,49 @@ impl Chunked {
     /// Reads on; how many of `bytes` belong to it.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         let mut at = 0;
-        while let Some(byte) = bytes.get(at) {
-            match self.due {
-                Due::Nothing => break,
-                Due::Data(left) => {
-                    let there = bytes.len() - at;
-                    // What does not fit into memory is more than there is.
-                    let take = usize::try_from(left).map_or(there, |left| left.min(there));
-                    at += take;
-                    self.due = match left - u64::try_from(take).unwrap_or(left) {
-                        0 => Due::DataReturn,
-                        left => Due::Data(left),
-                    };
-                }
-                due => {
-                    self.due = self.after(due, *byte).ok_or(Malformed::Chunk)?;
-                    at += 1;
-                }
+        while let (Some(byte), false) = (bytes.get(at), self.is_over()) {
+            if let Due::Data(left) = self.due {
+                let take = at_most(left, bytes.len() - at);
+                at += take;
+                self.due = match left - u64::try_from(take).unwrap_or(left) {
+                    0 => Due::DataReturn,
+                    left => Due::Data(left),
+                };
+            } else {
+                self.due = self.after(*byte).ok_or(Malformed::Chunk)?;
+                at += 1;
             }
         }
         Ok(at)
     }
 
     /// What is due after a byte that is no data.
-    fn after(&mut self, due: Due, byte: u8) -> Option<Due> {
-        match (due, byte) {
-            (Due::Size { size, digits: 1.. }, b'\r') => Some(Due::SizeEnd(size)),
-            (Due::Size { size, digits: 1.. }, b' ' | b'\t') => Some(Due::Semicolon(size)),
-            (Due::Size { size, digits: 1.. }, b';') => Some(Due::Extension(size)),
+    fn after(&mut self, byte: u8) -> Option<Due> {
+        match (self.due, byte) {
+            (Due::Size { size, digits: 1.. } | Due::Extension(size), b'\r') => {
+                Some(Due::SizeEnd(size))
+            }
+            (Due::Size { size, digits: 1.. } | Due::Semicolon(size), b';') => {
+                Some(Due::Extension(size))
+            }
+            (Due::Size { size, digits: 1.. } | Due::Semicolon(size), b' ' | b'\t') => {
+                self.extra(Due::Semicolon(size))
+            }
             (Due::Size { size, digits }, _) if digits < DIGITS_MAX => {
                 let digit = char::from(byte).to_digit(16)?;
                 let size = size.checked_mul(16)?.checked_add(u64::from(digit))?;
                 Some(Due::Size { size, digits: digits + 1 })
             }
-            (Due::Semicolon(size), b' ' | b'\t') => self.extra(Due::Semicolon(size)),
-            (Due::Semicolon(size), b';') => Some(Due::Extension(size)),
-            (Due::Extension(size), b'\r') => Some(Due::SizeEnd(size)),
-            (Due::Extension(_), _) if is_text(byte) => self.extra(due),
-            (Due::SizeEnd(0), b'\n') | (Due::TrailerEnd, b'\n') => Some(Due::Trailer),
+            (Due::SizeEnd(0) | Due::TrailerEnd, b'\n') => Some(Due::Trailer),
             (Due::SizeEnd(size), b'\n') => Some(Due::Data(size)),
             (Due::DataReturn, b'\r') => Some(Due::DataEnd),
             (Due::DataEnd, b'\n') => Some(SIZE),
             (Due::Trailer, b'\r') => Some(Due::End),
+            (Due::TrailerRest, b'\r') => Some(Due::TrailerEnd),
             (Due::Trailer, _) if byte.is_ascii_graphic() && byte != b':' => {
                 self.extra(Due::TrailerRest)
             }
-            (Due::TrailerRest, b'\r') => Some(Due::TrailerEnd),
-            (Due::TrailerRest, _) if is_text(byte) => self.extra(due),
+            (due @ (Due::Extension(_) | Due::TrailerRest), _) if is_text(byte) => self.extra(due),
             (Due::End, b'\n') => Some(Due::Nothing),
             (
                 Due::Size { .. }
@@ -130,6 +126,11 @@ impl Chunked {
         self.extra_bytes += 1;
         (self.extra_bytes <= EXTRA_BYTES_MAX).then_some(due)
     }
+}
+
+/// `left` of what is there: what does not fit into memory is more than there is.
+pub(super) fn at_most(left: u64, there: usize) -> usize {
+    usize::try_from(left).map_or(there, |left| left.min(there))
 }
 
 const fn is_text(byte: u8) -> bool {

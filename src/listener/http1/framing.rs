@@ -2,7 +2,7 @@
 //!
 //! Pure. [`super::Gate`] passes on what this has judged, and nothing else.
 
-use super::chunk::Chunked;
+use super::chunk::{Chunked, at_most};
 use super::head::{Body, Head, Limits};
 use crate::telemetry::labels::Malformed;
 
@@ -69,42 +69,46 @@ impl Framing {
     pub(super) fn walk(&mut self, bytes: &[u8]) -> (usize, Walked) {
         let mut passed = 0;
         while let Some(rest) = bytes.get(passed..).filter(|rest| !rest.is_empty()) {
-            match &mut self.due {
-                Due::Head(head) => match head.read(rest, &self.limits) {
-                    Ok(Some(ended)) => {
-                        passed += ended.bytes;
-                        self.heads += 1;
-                        self.upgrade = ended.upgrade;
-                        self.due = match ended.body {
-                            Body::Length(0) => self.after_message(),
-                            Body::Length(length) => Due::Length(length),
-                            Body::Chunked => Due::Chunks(Chunked::new()),
-                        };
-                    }
-                    Ok(None) => return (passed, Walked::HeadBegun),
-                    Err(malformed) => return (passed, Walked::BadHead(malformed)),
-                },
-                Due::Length(left) => {
-                    let take = usize::try_from(*left).map_or(rest.len(), |it| it.min(rest.len()));
-                    passed += take;
-                    *left -= u64::try_from(take).unwrap_or(*left);
-                    if *left == 0 {
-                        self.due = self.after_message();
-                    }
-                }
-                Due::Chunks(chunks) => match chunks.read(rest) {
-                    Ok(read) => {
-                        passed += read;
-                        if chunks.is_over() {
-                            self.due = self.after_message();
-                        }
-                    }
-                    Err(malformed) => return (passed, Walked::BadBody(malformed)),
-                },
-                Due::Answer => return (passed, Walked::AnswerDue),
+            match self.step(rest) {
+                Ok(stepped) => passed += stepped,
+                Err(walked) => return (passed, walked),
             }
         }
         (passed, Walked::All)
+    }
+
+    /// One head, or what is there of a body.
+    fn step(&mut self, bytes: &[u8]) -> Result<usize, Walked> {
+        match &mut self.due {
+            Due::Head(head) => {
+                let ended = head.read(bytes, &self.limits).map_err(Walked::BadHead)?;
+                let ended = ended.ok_or(Walked::HeadBegun)?;
+                self.heads += 1;
+                self.upgrade = ended.upgrade;
+                self.due = match ended.body {
+                    Body::Length(0) => self.after_message(),
+                    Body::Length(length) => Due::Length(length),
+                    Body::Chunked => Due::Chunks(Chunked::new()),
+                };
+                Ok(ended.bytes)
+            }
+            Due::Length(left) => {
+                let take = at_most(*left, bytes.len());
+                *left -= u64::try_from(take).unwrap_or(*left);
+                if *left == 0 {
+                    self.due = self.after_message();
+                }
+                Ok(take)
+            }
+            Due::Chunks(chunks) => {
+                let read = chunks.read(bytes).map_err(Walked::BadBody)?;
+                if chunks.is_over() {
+                    self.due = self.after_message();
+                }
+                Ok(read)
+            }
+            Due::Answer => Err(Walked::AnswerDue),
+        }
     }
 
     fn after_message(&self) -> Due {

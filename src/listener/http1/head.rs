@@ -7,15 +7,15 @@ use http::Uri;
 
 use crate::telemetry::labels::Malformed;
 
-/// What a head may take.
+/// What a head may take at the most.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::listener) struct Limits {
-    /// All of it, empty lines before it included.
-    pub(in crate::listener) head_bytes_max: usize,
+    /// Bytes of all of it, empty lines before it included.
+    pub(in crate::listener) head_bytes: usize,
     /// How many fields.
-    pub(in crate::listener) fields_max: usize,
-    /// The request's target.
-    pub(in crate::listener) target_bytes_max: usize,
+    pub(in crate::listener) fields: usize,
+    /// Bytes of the request's target.
+    pub(in crate::listener) target_bytes: usize,
 }
 
 /// What follows a head.
@@ -94,7 +94,7 @@ impl Head {
     }
 
     fn within(&self, bytes: usize, limits: &Limits) -> Result<(), Malformed> {
-        match (bytes > limits.head_bytes_max, self.version) {
+        match (bytes > limits.head_bytes, self.version) {
             (false, _) => Ok(()),
             (true, None) => Err(Malformed::TargetTooLong),
             (true, Some(_)) => Err(Malformed::HeadTooLarge),
@@ -103,7 +103,7 @@ impl Head {
 
     fn field(&mut self, line: &[u8], limits: &Limits) -> Result<(), Malformed> {
         self.fields += 1;
-        if self.fields > limits.fields_max {
+        if self.fields > limits.fields {
             return Err(Malformed::TooManyFields);
         }
         if matches!(line.first(), Some(b' ' | b'\t')) {
@@ -180,7 +180,7 @@ fn request_line(line: &[u8], limits: &Limits) -> Result<Version, Malformed> {
         Some(other) if other.starts_with(b"HTTP/") => return Err(Malformed::Version),
         Some(_) => return Err(Malformed::RequestLine),
     };
-    if target.len() > limits.target_bytes_max {
+    if target.len() > limits.target_bytes {
         return Err(Malformed::TargetTooLong);
     }
     if is_target(target) { Ok(version) } else { Err(Malformed::Target) }

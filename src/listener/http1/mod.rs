@@ -8,6 +8,8 @@
 mod chunk;
 mod framing;
 mod head;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::SocketAddr;
@@ -100,6 +102,14 @@ impl<T> Gate<T> {
         self.conclude(walked);
     }
 
+    /// An answer came that decides what comes next.
+    fn go_on(&mut self) {
+        if !self.watch.is_switched() {
+            self.framing.go_on();
+            self.judge_held();
+        }
+    }
+
     fn conclude(&mut self, walked: Walked) {
         self.watch.head_begun(walked == Walked::HeadBegun);
         match walked {
@@ -150,6 +160,14 @@ impl<T: AsyncRead + Unpin> Gate<T> {
                 return Poll::Ready(Ok(()));
             }
             match self.stand {
+                Stand::Open if self.framing.waits() && self.watch.is_switched() => {
+                    return self.poll_raw(cx, into);
+                }
+                Stand::Open if self.framing.waits() => {
+                    ready!(self.watch.poll_answered(self.framing.heads(), cx));
+                    self.go_on();
+                    continue;
+                }
                 Stand::Open => {}
                 // Not even its end: the refusal is on its way, and closes the connection.
                 Stand::Refused => return Poll::Pending,
@@ -157,22 +175,11 @@ impl<T: AsyncRead + Unpin> Gate<T> {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, malformed)));
                 }
             }
-            if self.framing.waits() {
-                ready!(self.watch.poll_answered(self.framing.heads(), cx));
-                if self.watch.is_switched() {
-                    return self.poll_raw(cx, into);
-                }
-                self.framing.go_on();
-                self.judge_held();
-                continue;
-            }
             let start = into.filled().len();
             ready!(Pin::new(&mut self.inner).poll_read(cx, into))?;
-            if into.filled().len() == start {
-                return Poll::Ready(Ok(()));
-            }
+            let ended = into.filled().len() == start;
             self.judge(into, start);
-            if into.filled().len() > start {
+            if ended || into.filled().len() > start {
                 return Poll::Ready(Ok(()));
             }
         }
