@@ -220,6 +220,7 @@ impl Cluster {
         }
         // Before the question: a doubt that arises meanwhile must stand.
         self.is_stale.store(false, Ordering::Relaxed);
+        let began = clock::monotonic();
         let fetched = self.fetch().await;
         *refreshed = Some(clock::monotonic());
         if fetched.is_err() {
@@ -228,7 +229,7 @@ impl Cluster {
         if has_map {
             return Ok(());
         }
-        self.health.note(fetched.as_ref().err());
+        self.health.note(began, fetched.as_ref().err());
         fetched
     }
 

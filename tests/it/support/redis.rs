@@ -1,5 +1,6 @@
 //! A real Redis server of one test's own: a free port, a temporary directory, ended by its process when it is dropped.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -25,6 +26,17 @@ pub(crate) struct Settings {
     pub(crate) authority: Option<Arc<Authority>>,
     /// Another server than the one in the path.
     pub(crate) binary: Option<PathBuf>,
+    /// Another network than the tests' own.
+    pub(crate) elsewhere: Option<Elsewhere>,
+}
+
+/// A network that a server runs in, where it listens on every address.
+#[derive(Clone)]
+pub(crate) struct Elsewhere {
+    /// The command that starts there what follows it, and takes its place.
+    pub(crate) prefix: Vec<String>,
+    /// Where the tests reach it.
+    pub(crate) address: IpAddr,
 }
 
 impl Settings {
@@ -114,6 +126,13 @@ impl RedisServer {
         self.ports.plain
     }
 
+    /// Where the tests reach it.
+    pub(crate) fn address(&self) -> SocketAddr {
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        let elsewhere = self.settings.elsewhere.as_ref();
+        SocketAddr::new(elsewhere.map_or(loopback, |elsewhere| elsewhere.address), self.port())
+    }
+
     pub(crate) fn tls_port(&self) -> u16 {
         self.ports.tls
     }
@@ -134,8 +153,8 @@ impl RedisServer {
 
     pub(crate) fn url(&self) -> String {
         match &self.settings.password {
-            Some(password) => format!("redis://:{password}@127.0.0.1:{}", self.ports.plain),
-            None => format!("redis://127.0.0.1:{}", self.ports.plain),
+            Some(password) => format!("redis://:{password}@{}", self.address()),
+            None => format!("redis://{}", self.address()),
         }
     }
 
@@ -169,6 +188,12 @@ impl RedisServer {
         let start = format!("cmdstat_{command}:calls=");
         let line = stats.lines().find_map(|line| line.strip_prefix(&start));
         line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+    }
+
+    /// How many events it has a record of; a probe's is none.
+    pub(crate) async fn records(&self) -> usize {
+        let any = format!("oncehook:{{{}}}", "?".repeat(22));
+        self.command::<Vec<String>>(&["KEYS", &any]).await.len()
     }
 
     /// Ends it without warning, and forgets all it knew.
@@ -252,8 +277,12 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 
 fn spawn(directory: &Path, settings: &Settings, ports: Ports) -> Child {
     let at = |name: &str| directory.join(name).display().to_string();
+    let bind = match &settings.elsewhere {
+        None => "bind 127.0.0.1",
+        Some(_) => "bind 0.0.0.0\nprotected-mode no",
+    };
     let mut lines = vec![
-        "bind 127.0.0.1".to_owned(),
+        bind.to_owned(),
         format!("port {}", ports.plain),
         format!("dir {}", directory.display()),
         format!("unixsocket {}", at("redis.sock")),
@@ -272,7 +301,10 @@ fn spawn(directory: &Path, settings: &Settings, ports: Ports) -> Child {
     lines.extend(settings.lines.iter().cloned());
     std::fs::write(directory.join("redis.conf"), lines.join("\n")).unwrap();
     let binary = settings.binary.clone().unwrap_or_else(|| "redis-server".into());
-    Command::new(binary)
+    let prefix = settings.elsewhere.iter().flat_map(|elsewhere| &elsewhere.prefix);
+    let mut words = prefix.map(Into::into).chain([binary.into_os_string()]);
+    Command::new(words.next().expect("the binary at least"))
+        .args(words)
         .arg(at("redis.conf"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
