@@ -60,10 +60,11 @@ proptest! {
         let whole = judged(&[stream.as_bytes()]);
         let pieces: Vec<_> = stream.as_bytes().chunks(size).collect();
         let cut = judged(&pieces);
-        match (whole.1, cut.1) {
+        if let (Walked::BadBody(one), Walked::BadBody(other)) = (whole.1, cut.1) {
             // In one piece the chunks before the bad one are not passed on: the service never sees the body's end.
-            (Walked::BadBody(one), Walked::BadBody(other)) => prop_assert_eq!(one, other),
-            _ => prop_assert_eq!(whole, cut),
+            prop_assert_eq!(one, other);
+        } else {
+            prop_assert_eq!(whole, cut);
         }
     }
 
