@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION};
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http_body::Body as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
@@ -134,6 +135,7 @@ impl Gateway {
             request_id(request.headers()),
             &self.metrics,
         );
+        let (version, bodyless) = (request.version(), request.body().is_end_stream());
         let answer = match self.webhook(route, request, peer, &mut report).await {
             Ok(concluded) => Answer::from(&concluded),
             Err(rejection) => {
@@ -142,8 +144,14 @@ impl Gateway {
                 answer
             }
         };
+        let unread = !bodyless && report.is_early(&answer);
         report.end(&answer);
-        answer::respond(&answer, report.request_id())
+        let mut response = answer::respond(&answer, report.request_id());
+        if unread && version != Version::HTTP_2 {
+            // The connection cannot go on behind a body that nobody reads.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 
     async fn webhook(

@@ -136,7 +136,7 @@ impl Report {
     }
 
     /// Whether it went no further than the gateway: refused, or its body did not come, or had no place.
-    const fn is_early(&self, answer: &Answer) -> bool {
+    pub(super) const fn is_early(&self, answer: &Answer) -> bool {
         matches!(answer.result, AnswerResult::Refused)
             || matches!(
                 self.rejection,

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::header::CONNECTION;
+use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -47,12 +48,10 @@ where
         // Nothing of the service is used again after a panic: hyper drops it.
         match catch_unwind(AssertUnwindSafe(|| this.service.poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(response)) => {
+            Ok(Poll::Ready(mut response)) => {
                 let exchanging = this.exchanging.take();
-                if let (StatusCode::SWITCHING_PROTOCOLS, Some(exchanging)) =
-                    (response.status(), &exchanging)
-                {
-                    exchanging.switch();
+                if let Some(exchanging) = &exchanging {
+                    announce(exchanging, &mut response);
                 }
                 let metrics = Arc::clone(this.metrics);
                 Poll::Ready(Ok(response.map(|body| Tracked { body, exchanging, metrics })))
@@ -103,6 +102,17 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// What an answer means for its connection.
+fn announce<B>(exchanging: &Exchanging, response: &mut Response<B>) {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        exchanging.switch();
+    } else if exchanging.body_is_due() {
+        // Nobody will read the rest, and the connection closes. A sender that is not told may send its next request into
+        // the closing, and never know whether it arrived (RFC 9112, §9.6).
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }
 

@@ -54,6 +54,8 @@ struct State {
     phase: Phase,
     /// A part of the next head has come, maybe while the request before it is being answered.
     head_begun: bool,
+    /// Which request's body has begun to come and is not at its end.
+    body_due: Option<u64>,
     /// How many exchanges have begun, and ended.
     begun: u64,
     ended: u64,
@@ -72,6 +74,7 @@ impl Watch {
             state: Mutex::new(State {
                 phase: Phase::Head,
                 head_begun: false,
+                body_due: None,
                 begun: 0,
                 ended: 0,
                 refused: None,
@@ -121,9 +124,10 @@ impl Watch {
         self.lock().refused = Some((nth, malformed));
     }
 
-    /// Whether a part of a head has come, and not all of it.
-    pub(super) fn head_begun(&self, begun: bool) {
-        self.lock().head_begun = begun;
+    /// Whether a part of a head has come, and not all of it; or of the body of which request.
+    pub(super) fn begun(&self, head_begun: bool, body_due: Option<u64>) {
+        let mut state = self.lock();
+        (state.head_begun, state.body_due) = (head_begun, body_due);
     }
 
     /// Until `nth` exchanges have ended, or the protocol has changed.
@@ -197,6 +201,13 @@ impl Watch {
 pub(super) struct Exchanging(Arc<Watch>);
 
 impl Exchanging {
+    /// Whether its body has not come to its end.
+    pub(super) fn body_is_due(&self) -> bool {
+        let state = self.0.lock();
+        // Requests are answered one after the other: it is the one that has begun last.
+        state.body_due == Some(state.begun)
+    }
+
     /// Its answer changes the protocol.
     pub(super) fn switch(&self) {
         self.0.switch();

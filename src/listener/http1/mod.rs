@@ -111,7 +111,8 @@ impl<T> Gate<T> {
     }
 
     fn conclude(&mut self, walked: Walked) {
-        self.watch.head_begun(walked == Walked::HeadBegun);
+        let body_due = self.framing.in_body().then(|| self.framing.heads());
+        self.watch.begun(walked == Walked::HeadBegun, body_due);
         match walked {
             Walked::All | Walked::HeadBegun | Walked::AnswerDue => {}
             Walked::BadHead(malformed) => {

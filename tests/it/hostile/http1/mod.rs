@@ -147,6 +147,7 @@ impl Stage {
                 Step::End => connection.end().await,
             }
         }
+        let mut last = String::new();
         for expected in &case.answers {
             let answer = connection.answer().await;
             let (status, head) = answer.unwrap_or_else(|| panic!("{what}: no answer"));
@@ -155,11 +156,15 @@ impl Stage {
             if status >= 400 && is_ours {
                 assert!(head.contains("content-type: application/problem+json"), "{what}: {head}");
             }
+            last = head;
         }
         match case.ending {
             Ending::Closed => {
                 let rest = connection.rest().await;
                 assert_eq!(rest, "", "{what}: more than was asked for");
+                // Or somebody would send his next request into the closing (RFC 9112, §9.6).
+                let told = last.contains("connection: close\r\n") || last.starts_with("http/1.0");
+                assert!(told || case.answers.is_empty(), "{what}: {last}");
             }
             Ending::Kept => {}
         }
