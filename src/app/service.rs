@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -16,6 +17,7 @@ use crate::gateway::{self, Gateway};
 use crate::listener;
 use crate::relay::{Body, Relay};
 use crate::telemetry::Metrics;
+use crate::telemetry::labels::Malformed;
 use crate::upstream::Peer;
 
 use super::{StartError, rooms};
@@ -41,6 +43,8 @@ pub(super) struct Service {
     relayed_routes: HashMap<String, Relay>,
     /// Serves all other paths; without it they are not found.
     relay: Option<Relay>,
+    /// How many fields a head may have.
+    head_fields_max: usize,
     /// Whose forwarding headers are believed.
     trusted_proxies: Vec<IpNet>,
     /// Counts what is relayed.
@@ -69,8 +73,9 @@ impl Service {
             }
         };
         let trusted_proxies = config.listen.trusted_proxies.clone();
+        let head_fields_max = config.limits.head_fields_max;
         let metrics = Arc::clone(metrics);
-        Ok(Self { gateway, relayed_routes, relay, trusted_proxies, metrics })
+        Ok(Self { gateway, relayed_routes, relay, head_fields_max, trusted_proxies, metrics })
     }
 
     /// Answers one request.
@@ -80,6 +85,11 @@ impl Service {
         peer: Arc<listener::Peer>,
     ) -> Response<Body> {
         let peer = self.peer(&peer);
+        let (head, body) = request.into_parts();
+        if let Err(reason) = gateway::http2::check(&head, peer.tls, self.head_fields_max) {
+            return self.malformed(reason, &head, &peer);
+        }
+        let request = Request::from_parts(head, body);
         let path = request.uri().path();
         match &self.gateway {
             Some(gateway) if gateway.serves(path) => gateway
@@ -88,6 +98,15 @@ impl Service {
                 .map(|full| full.map_err(|never| match never {}).boxed_unsync()),
             Some(_) | None => self.relayed(request, &peer).await,
         }
+    }
+
+    /// Refuses a request for its form, whoever would have served it.
+    fn malformed(&self, reason: Malformed, head: &Parts, peer: &Peer) -> Response<Body> {
+        self.metrics.malformed(reason);
+        let request_id = gateway::request_id(&head.headers);
+        tracing::info!(peer = %peer.address, request_id = &*request_id, reason = reason.label(), "malformed request refused");
+        gateway::malformed(reason, &request_id)
+            .map(|full| full.map_err(|never| match never {}).boxed_unsync())
     }
 
     async fn relayed(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {

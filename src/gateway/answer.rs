@@ -14,7 +14,7 @@ use http_body_util::Full;
 use crate::claim::Verdict;
 use crate::claim::exchange::{Conclusion, Outcome};
 use crate::dispatch::Concluded;
-use crate::telemetry::labels::AnswerResult;
+use crate::telemetry::labels::{AnswerResult, Malformed};
 use crate::webhook::verify::Refusal;
 
 /// What became of the webhook, for the sender's operator.
@@ -34,6 +34,9 @@ pub enum Rejection {
     /// No webhook path, and nothing else is served.
     #[error("nothing is served on this path")]
     NoRoute,
+    /// It breaks HTTP, or two readers could read it in two ways.
+    #[error("the request is malformed: {}", .0.label())]
+    Malformed(Malformed),
     /// Not a POST.
     #[error("method {0} on a webhook path")]
     Method(http::Method),
@@ -195,6 +198,16 @@ impl From<&Rejection> for Answer {
             Rejection::NoRoute => {
                 Self::refused(StatusCode::NOT_FOUND, "no-route", "nothing is served on this path")
             }
+            Rejection::Malformed(Malformed::TooManyFields) => Self::refused(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "malformed",
+                "the head has more fields than the gateway takes",
+            ),
+            Rejection::Malformed(_) => Self::refused(
+                StatusCode::BAD_REQUEST,
+                "malformed",
+                "the request breaks HTTP, or could be read in two ways",
+            ),
             Rejection::Method(_) => Self::refused(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "refused",

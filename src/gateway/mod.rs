@@ -5,6 +5,7 @@
 
 pub mod answer;
 mod body;
+pub mod http2;
 mod report;
 
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use crate::clock;
 use crate::dispatch::window::Windows;
 use crate::dispatch::{Concluded, Copy, Dispatch, Peer, via_seen};
 use crate::telemetry::Metrics;
+use crate::telemetry::labels::Malformed;
 use crate::webhook::key::{self, Identity};
 use crate::webhook::verify::{Refusal, Verifier};
 
@@ -195,6 +197,11 @@ impl Gateway {
 /// The answer on a path that nobody serves.
 pub fn not_found(request_id: &str) -> Response<Full<Bytes>> {
     answer::respond(&Answer::from(&Rejection::NoRoute), request_id)
+}
+
+/// The answer to a request that is refused for its form.
+pub fn malformed(reason: Malformed, request_id: &str) -> Response<Full<Bytes>> {
+    answer::respond(&Answer::from(&Rejection::Malformed(reason)), request_id)
 }
 
 /// Checks what needs no key.

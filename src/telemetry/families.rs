@@ -67,6 +67,8 @@ pub(super) struct Connections {
     pub(super) rejected: Family<labels::Rejection, Counter>,
     pub(super) tls_failures: Family<labels::TlsFailed, Counter>,
     pub(super) ended: Family<labels::Ended, Counter>,
+    pub(super) http2_errors: Family<labels::Http2, Counter>,
+    pub(super) malformed: Family<labels::MalformedRequest, Counter>,
     pub(super) panics: Counter,
     pub(super) certificate_not_after: Family<labels::Certificate, Gauge>,
 }
@@ -238,6 +240,7 @@ impl Connections {
             ended,
             panics,
             certificate_not_after,
+            ..
         } = &new;
         into.register(
             "connections_accepted",
@@ -261,7 +264,22 @@ impl Connections {
             Unit::Seconds,
             certificate_not_after.clone(),
         );
+        new.register_http2(into);
         new
+    }
+
+    fn register_http2(&self, into: &mut Registry) {
+        let Self { http2_errors, malformed, .. } = self;
+        into.register(
+            "http2_errors",
+            "HTTP/2 streams and connections that were ended, by the code that their peer was told",
+            http2_errors.clone(),
+        );
+        into.register(
+            "requests_malformed",
+            "Requests refused for their form, on any path",
+            malformed.clone(),
+        );
     }
 }
 

@@ -20,7 +20,8 @@ use crate::webhook::event::EventKind;
 use super::families::{Connections, Durations, Reloads, Stores, Webhooks};
 pub use super::labels::Route;
 use super::labels::{
-    self, AnswerResult, ConnectionEnd, ConnectionRejection, ReloadResult, StatusClass, TlsFailure,
+    self, AnswerResult, ConnectionEnd, ConnectionRejection, Http2Error, Http2Scope, Malformed,
+    ReloadResult, StatusClass, TlsFailure,
 };
 use super::process::Process;
 pub use super::totals::Counts;
@@ -263,6 +264,16 @@ impl Metrics {
     /// A connection that had been admitted came to its end.
     pub fn connection_ended(&self, reason: ConnectionEnd) {
         self.connections.ended.get_or_create(&labels::Ended { reason }).inc();
+    }
+
+    /// A stream or a connection of HTTP/2 was ended, and its peer told why.
+    pub fn http2_error(&self, scope: Http2Scope, code: Http2Error) {
+        self.connections.http2_errors.get_or_create(&labels::Http2 { scope, code }).inc();
+    }
+
+    /// A request was refused for its form.
+    pub fn malformed(&self, reason: Malformed) {
+        self.connections.malformed.get_or_create(&labels::MalformedRequest { reason }).inc();
     }
 
     /// A service panicked under a connection.

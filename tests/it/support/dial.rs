@@ -41,6 +41,7 @@ pub(crate) fn options() -> Options {
         handshake_timeout: LONG,
         head_timeout: LONG,
         idle_timeout: LONG,
+        answer_timeout: LONG,
         head_bytes_max: 16 * 1024,
         headers_max: 64,
         http2: Http2 {
@@ -48,6 +49,7 @@ pub(crate) fn options() -> Options {
             header_list_bytes_max: 16 * 1024,
             pending_resets_max: 20,
             local_resets_max: 128,
+            idle_frames_max: 500,
             stream_window_bytes: 64 * 1024,
             connection_window_bytes: 256 * 1024,
             ping_interval: LONG,
