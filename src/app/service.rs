@@ -85,8 +85,9 @@ impl Service {
         peer: Arc<listener::Peer>,
     ) -> Response<Body> {
         let peer = self.peer(&peer);
-        let (head, body) = request.into_parts();
+        let (head, mut body) = request.into_parts();
         if let Err(reason) = gateway::http2::check(&head, peer.tls, self.head_fields_max) {
+            gateway::http2::outlast(head.version, &mut body).await;
             return self.malformed(reason, &head, &peer);
         }
         let request = Request::from_parts(head, body);
@@ -114,8 +115,11 @@ impl Service {
         let relay = self.relayed_routes.get(request.uri().path()).or(self.relay.as_ref());
         let response = match relay {
             Some(relay) => relay.serve(request, peer, &request_id).await,
-            None => gateway::not_found(&request_id)
-                .map(|full| full.map_err(|never| match never {}).boxed_unsync()),
+            None => {
+                gateway::http2::outlast(request.version(), &mut request.into_body()).await;
+                gateway::not_found(&request_id)
+                    .map(|full| full.map_err(|never| match never {}).boxed_unsync())
+            }
         };
         self.metrics.relayed(response.status().as_u16());
         response

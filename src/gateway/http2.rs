@@ -5,12 +5,23 @@
 //! missing, repeated or late pseudo-headers, extended CONNECT, a length that is not the body's. hyper passes on the
 //! rest. HTTP/1.1 has checks of its own.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
+use http_body::Body;
+use http_body_util::BodyExt as _;
+
 use crate::telemetry::labels::Malformed;
+
+/// How long the rest of a refused body may take …
+const OUTLASTED_FOR: Duration = Duration::from_millis(50);
+/// … and how long it may be: what a stream's window lets through at once is more than any refusal is worth.
+const OUTLASTED_BYTES_MAX: usize = 64 * 1024;
 
 /// Looks at a request's head before anybody serves it, webhook or not. `tls` says how the connection is protected,
 /// `fields_max` how many fields a head may have. HTTP/1.1 passes.
@@ -35,6 +46,31 @@ pub fn check(head: &Parts, tls: bool, fields_max: usize) -> Result<(), Malformed
     }
     content_length(&head.headers)?;
     if head.headers.values().any(padded) { Err(Malformed::FieldValue) } else { Ok(()) }
+}
+
+/// Lets what is already on its way of a refused request's body arrive, and throws it away: an answer that overtakes it
+/// is followed by a reset, and hides what may still be wrong with it (RFC 9113 §8.1). Other versions' bodies are hyper's
+/// affair.
+pub async fn outlast<B>(version: Version, body: &mut B)
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    if version != Version::HTTP_2 || body.is_end_stream() {
+        return;
+    }
+    let arriving = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > OUTLASTED_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    // Whether or not it came to its end, the answer is the same.
+    if tokio::time::timeout(OUTLASTED_FOR, arriving).await.is_err() {
+        tracing::trace!("a refused request's body is still on its way");
+    }
 }
 
 fn scheme(head: &Parts, tls: bool) -> Result<(), Malformed> {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -111,17 +112,15 @@ impl Gateway {
 
     /// Answers one request; on a path that is no webhook path, that nothing is served there.
     pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
-        let Some(route) = self.routes.get(request.uri().path()) else {
-            return not_found(&request_id(request.headers()));
+        let (head, mut body) = request.into_parts();
+        let Some(route) = self.routes.get(head.uri.path()) else {
+            return not_found(&request_id(&head.headers));
         };
+        let version = head.version;
         let _in_flight = self.metrics.in_flight();
-        let mut report = Report::begin(
-            &route.destination.name,
-            &peer,
-            request_id(request.headers()),
-            &self.metrics,
-        );
-        let answer = match self.webhook(route, request, peer, &mut report).await {
+        let mut report =
+            Report::begin(&route.destination.name, &peer, request_id(&head.headers), &self.metrics);
+        let answer = match self.webhook(route, (head, &mut body), peer, &mut report).await {
             Ok(concluded) => Answer::from(&concluded),
             Err(rejection) => {
                 let answer = Answer::from(&rejection);
@@ -130,17 +129,17 @@ impl Gateway {
             }
         };
         report.end(&answer);
+        http2::outlast(version, &mut body).await;
         answer::respond(&answer, report.request_id())
     }
 
     async fn webhook(
         &self,
         route: &Route,
-        request: Request<Incoming>,
+        (head, body): (Parts, &mut Incoming),
         peer: Peer,
         report: &mut Report,
     ) -> Result<Concluded, Rejection> {
-        let (head, body) = request.into_parts();
         admit(&head)?;
         // Before the body is read: whoever has no valid token is not worth the memory, and gets no 100 (Continue).
         let signature = route.verifier.check_token(authorization(&head.headers)?, clock::unix())?;
@@ -205,7 +204,7 @@ pub fn malformed(reason: Malformed, request_id: &str) -> Response<Full<Bytes>> {
 }
 
 /// Checks what needs no key.
-fn admit(head: &http::request::Parts) -> Result<(), Rejection> {
+fn admit(head: &Parts) -> Result<(), Rejection> {
     if head.method != Method::POST {
         return Err(Rejection::Method(head.method.clone()));
     }
