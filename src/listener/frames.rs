@@ -26,10 +26,12 @@ const KEPT_BYTES: usize = HEAD_BYTES + 8;
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
 const RST_STREAM: u8 = 0x3;
+const SETTINGS: u8 = 0x4;
 const GOAWAY: u8 = 0x7;
 const WINDOW_UPDATE: u8 = 0x8;
 const CONTINUATION: u8 = 0x9;
 const END_STREAM: u8 = 0x1;
+const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
 /// Over what time frames are counted.
@@ -41,9 +43,25 @@ const REFUNDS_MIN: u32 = 2;
 /// What the peer may owe at most, so that the credit of a long download does not become a flood.
 const REFUNDS_MAX: u32 = 100_000;
 
-/// GOAWAY, stream 0, last stream 0, `ENHANCE_YOUR_CALM` (RFC 9113 §6.8, §7). Nothing is said of the streams that were
-/// answered: they were, and their sender knows it.
-pub(super) const CALM: [u8; KEPT_BYTES] = [0, 0, 8, GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+/// Why a peer is sent away by us, and not by h2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offence {
+    /// More frames that carry nothing than a connection may send in a second.
+    Flood,
+    /// Its first frame is not SETTINGS (RFC 9113 §3.4), which h2 does not mind.
+    NoSettings,
+}
+
+impl Offence {
+    /// A GOAWAY that says so (RFC 9113 §6.8). Nothing is said of the streams that were answered: their sender knows.
+    pub(super) const fn goaway(self) -> [u8; KEPT_BYTES] {
+        let code = match self {
+            Self::Flood => 0xb,
+            Self::NoSettings => 0x1,
+        };
+        [0, 0, 8, GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, code]
+    }
+}
 
 /// What has come in one piece.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +70,8 @@ pub(super) struct Arrived {
     pub(super) block_open: Option<bool>,
     /// Frames that carry nothing.
     idle_frames: u32,
+    /// The first one was not the one that comes first.
+    no_settings: bool,
 }
 
 /// One connection's frames.
@@ -62,6 +82,7 @@ pub(super) struct Frames {
     counted_max: u32,
     span: Pin<Box<Sleep>>,
     refunds: u32,
+    greeted: bool,
     metrics: Arc<Metrics>,
 }
 
@@ -75,6 +96,7 @@ impl Frames {
             counted_max: idle_frames_max,
             span: Box::pin(time::sleep(SPAN)),
             refunds: 0,
+            greeted: false,
             metrics,
         }
     }
@@ -82,8 +104,10 @@ impl Frames {
     /// `bytes` came in.
     pub(super) fn arrived(&mut self, bytes: &[u8]) -> Arrived {
         let mut arrived = Arrived::default();
-        let refunds = &mut self.refunds;
+        let (refunds, greeted) = (&mut self.refunds, &mut self.greeted);
         self.incoming.read(bytes, |frame| match frame.kind {
+            SETTINGS if !*greeted && frame.flags & ACK == 0 => *greeted = true,
+            _ if !*greeted => arrived.no_settings = true,
             HEADERS | CONTINUATION => {
                 arrived.block_open = Some(frame.flags & END_HEADERS == 0);
                 let empty = frame.kind == CONTINUATION && frame.length == 0;
@@ -103,17 +127,20 @@ impl Frames {
         arrived
     }
 
-    /// Whether that is more than one connection may send in a second.
-    pub(super) fn flood(&mut self, arrived: Arrived, cx: &mut Context<'_>) -> bool {
+    /// What is wrong with that, beyond what h2 sees to.
+    pub(super) fn offence(&mut self, arrived: Arrived, cx: &mut Context<'_>) -> Option<Offence> {
+        if arrived.no_settings {
+            return Some(Offence::NoSettings);
+        }
         if arrived.idle_frames == 0 {
-            return false;
+            return None;
         }
         if let Poll::Ready(()) = self.span.as_mut().poll(cx) {
             self.counted = 0;
             self.span.set(time::sleep(SPAN));
         }
         self.counted = self.counted.saturating_add(arrived.idle_frames);
-        self.counted > self.counted_max
+        (self.counted > self.counted_max).then_some(Offence::Flood)
     }
 
     /// `bytes` went out.
@@ -223,6 +250,7 @@ impl Scanner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::poll_fn;
 
     const PING: u8 = 0x6;
 
@@ -231,6 +259,13 @@ mod tests {
         let mut bytes = length[1..].to_vec();
         bytes.extend([kind, flags, 0, 0, 0, 1]);
         bytes.extend(payload);
+        bytes
+    }
+
+    /// What a peer says first, and nothing is wrong with.
+    fn hello() -> Vec<u8> {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(frame(SETTINGS, 0, b""));
         bytes
     }
 
@@ -273,7 +308,7 @@ mod tests {
     async fn frames_that_carry_nothing_are_counted_and_windows_given_back_are_not() {
         let mut frames = Frames::new(3, Metrics::new());
         let idle = |frames: &mut Frames, bytes: &[u8]| frames.arrived(bytes).idle_frames;
-        assert_eq!(idle(&mut frames, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 0, "the preface");
+        assert_eq!(idle(&mut frames, &hello()), 0);
         assert_eq!(idle(&mut frames, &frame(PING, 0, &[0; 8])), 1);
         assert_eq!(idle(&mut frames, &frame(DATA, 0, b"")), 1);
         assert_eq!(idle(&mut frames, &frame(DATA, END_STREAM, b"")), 0);
@@ -288,17 +323,17 @@ mod tests {
     #[tokio::test]
     async fn more_than_so_many_a_second_are_a_flood_until_the_second_is_over() {
         let mut frames = Frames::new(3, Metrics::new());
-        frames.arrived(&[b' '; PREFACE_BYTES]);
+        frames.arrived(&hello());
         let ping = frame(PING, 0, &[0; 8]);
         for number in 0..5 {
             let arrived = frames.arrived(&ping);
-            let flood = std::future::poll_fn(|cx| Poll::Ready(frames.flood(arrived, cx))).await;
-            assert_eq!(flood, number >= 3, "frame {number}");
+            let found = poll_fn(|cx| Poll::Ready(frames.offence(arrived, cx))).await;
+            assert_eq!(found, (number >= 3).then_some(Offence::Flood), "frame {number}");
         }
-        let calm = std::future::poll_fn(|cx| {
+        let calm = poll_fn(|cx| {
             let arrived = frames.arrived(&ping);
             // The timer that ends the second wakes this up.
-            if frames.flood(arrived, cx) { Poll::Pending } else { Poll::Ready(()) }
+            if frames.offence(arrived, cx).is_some() { Poll::Pending } else { Poll::Ready(()) }
         });
         time::timeout(SPAN * 20, calm).await.unwrap();
         assert_eq!(frames.counted, 1);
@@ -308,7 +343,7 @@ mod tests {
     async fn a_header_block_is_open_until_its_last_frame() {
         let mut frames = Frames::new(3, Metrics::new());
         let mut open = |bytes: &[u8]| frames.arrived(bytes).block_open;
-        assert_eq!(open(&[b' '; PREFACE_BYTES]), None);
+        assert_eq!(open(&hello()), None);
         let head = frame(HEADERS, 0, b"some");
         assert_eq!(open(&head[..HEAD_BYTES - 1]), None);
         assert_eq!(open(&head[HEAD_BYTES - 1..]), Some(true));
@@ -316,5 +351,16 @@ mod tests {
         assert_eq!(open(&frame(CONTINUATION, 0, b"more")), Some(true));
         assert_eq!(open(&frame(CONTINUATION, END_HEADERS, b"last")), Some(false));
         assert_eq!(open(&frame(HEADERS, END_HEADERS | END_STREAM, b"all")), Some(false));
+    }
+
+    #[tokio::test]
+    async fn settings_come_first() {
+        for first in [frame(PING, 0, &[0; 8]), frame(SETTINGS, ACK, b""), frame(HEADERS, 4, b"")] {
+            let mut frames = Frames::new(3, Metrics::new());
+            frames.arrived(&hello()[..PREFACE_BYTES]);
+            let arrived = frames.arrived(&first);
+            let found = poll_fn(|cx| Poll::Ready(frames.offence(arrived, cx))).await;
+            assert_eq!(found, Some(Offence::NoSettings));
+        }
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::frames::{self, Frames};
+use super::frames::{Frames, Offence};
 use super::limit::Place;
 use crate::telemetry::metrics::Occupied;
 
@@ -249,8 +249,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
                 if let Some(open) = arrived.block_open {
                     this.watch.head_open(open);
                 }
-                if frames.flood(arrived, cx) {
-                    return Poll::Ready(Err(this.send_away(cx)));
+                if let Some(offence) = frames.offence(arrived, cx) {
+                    return Poll::Ready(Err(this.send_away(offence, cx)));
                 }
             }
         }
@@ -259,18 +259,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
 }
 
 impl<T: AsyncWrite + Unpin> Watched<T> {
-    /// A peer that floods is told so, if it can be told at once, and not listened to any more.
-    fn send_away(&mut self, cx: &mut Context<'_>) -> io::Error {
-        self.watch.flooded.store(true, Ordering::Release);
+    /// A peer that offends is told so, if it can be told at once, and not listened to any more.
+    fn send_away(&mut self, offence: Offence, cx: &mut Context<'_>) -> io::Error {
+        if offence == Offence::Flood {
+            self.watch.flooded.store(true, Ordering::Release);
+        }
+        let goaway = offence.goaway();
         if let Some(frames) = self.frames.as_mut().filter(|frames| frames.between_frames())
-            && let Poll::Ready(Ok(written)) =
-                Pin::new(&mut self.inner).poll_write(cx, &frames::CALM)
+            && let Poll::Ready(Ok(written)) = Pin::new(&mut self.inner).poll_write(cx, &goaway)
         {
-            frames.left(frames::CALM.get(..written).unwrap_or_default());
+            frames.left(goaway.get(..written).unwrap_or_default());
             // Whether it arrives is no longer our affair.
             drop(Pin::new(&mut self.inner).poll_flush(cx));
         }
-        io::Error::other("more frames a second than a connection may send")
+        io::Error::other("the peer was sent away")
     }
 
     fn left(&mut self, slices: &[io::IoSlice<'_>], polled: &Poll<io::Result<usize>>) {

@@ -25,6 +25,7 @@ mod claim_world;
 mod cli;
 mod config;
 mod gateway;
+mod hostile;
 mod listener;
 mod listener_limits;
 mod listener_tls;

@@ -1,0 +1,3 @@
+//! Hostile input is refused, and nothing else suffers: corpora as data, against real gateways.
+
+mod http2;
