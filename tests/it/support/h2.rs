@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use oncehook::listener::tls::ALPN_HTTP2;
 use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -15,8 +14,6 @@ use tokio::net::TcpSocket;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-
-use super::sender::Signed;
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEAD_BYTES: usize = 9;
@@ -36,18 +33,13 @@ pub(crate) const KINDS: [&str; 10] = [
     "window_update",
     "continuation",
 ];
-pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
-pub(crate) const PRIORITY: u8 = 2;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
-pub(crate) const WINDOW_UPDATE: u8 = 8;
-pub(crate) const CONTINUATION: u8 = 9;
 pub(crate) const END_STREAM: u8 = 0x1;
 pub(crate) const ACK: u8 = 0x1;
-pub(crate) const END_HEADERS: u8 = 0x4;
 
 /// Codes of errors, by number (RFC 9113 §7).
 pub(crate) const CODES: [&str; 14] = [
@@ -171,21 +163,6 @@ fn integer(number: usize) -> Vec<u8> {
     bytes
 }
 
-/// The header block of a webhook.
-pub(crate) fn webhook_block(authority: &str, signed: &Signed) -> Vec<u8> {
-    let length = signed.body.len().to_string();
-    let fields = [
-        (":method", "POST"),
-        (":scheme", "https"),
-        (":authority", authority),
-        (":path", "/webhook"),
-        ("authorization", &signed.token),
-        ("content-type", "application/webhook+json"),
-        ("content-length", &length),
-    ];
-    fields.into_iter().flat_map(|(name, value)| field(name.as_bytes(), value.as_bytes())).collect()
-}
-
 /// What a client says first: the preface, and that it keeps no table, so that answers can be read as they are.
 pub(crate) fn hello() -> Vec<u8> {
     let mut bytes = PREFACE.to_vec();
@@ -257,13 +234,6 @@ pub(crate) async fn connect(
         connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
     };
     timeout(PATIENCE, connecting).await.map_err(|_| std::io::ErrorKind::TimedOut)?
-}
-
-/// A webhook whole: its head and its body on `stream`.
-pub(crate) fn webhook(stream: u32, signed: &Signed) -> Bytes {
-    let head = Frame::new(HEADERS, END_HEADERS, stream, webhook_block("localhost", signed));
-    let body = Frame::new(DATA, END_STREAM, stream, signed.body.to_vec());
-    [head.bytes(), body.bytes()].concat().into()
 }
 
 #[derive(Debug)]
