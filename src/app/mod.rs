@@ -39,8 +39,10 @@ use status::Ledger;
 
 pub use reload::{ReloadError, Reloaded};
 
-/// How long what could not be recorded may still take at the end.
+/// For how long at the end it is still tried to record what could not be: a store that has just come back is found by
+/// the probe within about a second. And how long the last try may take beyond that.
 const BACKLOG_GRACE: Duration = Duration::from_secs(2);
+const LAST_TRY: Duration = Duration::from_secs(3);
 /// How long an admin request's head may take, and how many may ask at once.
 const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const ADMIN_CONNECTIONS_MAX: usize = 64;
@@ -120,10 +122,14 @@ pub struct Running {
     stop: CancellationToken,
     /// Drops what is still open.
     kill: CancellationToken,
+    /// Lets the backlog come to its end.
+    finish: CancellationToken,
     /// Ends what runs beside the requests.
     end: CancellationToken,
     /// The listener.
     serving: TaskTracker,
+    /// What is recorded behind the requests' backs.
+    backlog: TaskTracker,
     /// What runs beside the requests.
     beside: TaskTracker,
     admin: JoinHandle<()>,
@@ -142,9 +148,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     // Asked before the first event comes: the first answer may take a while, and without one nothing can be claimed.
     getrandom::u64().map_err(StartError::Random)?;
     let metrics = Metrics::new();
-    let (stop, kill, end) =
-        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-    let (serving, exchanges, beside) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
+    let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
+    let (finish, end) = (CancellationToken::new(), CancellationToken::new());
+    let (serving, exchanges) = (TaskTracker::new(), TaskTracker::new());
+    let (backlog, beside) = (TaskTracker::new(), TaskTracker::new());
 
     let tls = rooms::listener_tls(&config.tls)?;
     let (stores, writer) = rooms::stores(&config.store)?;
@@ -169,6 +176,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let admin = bind_admin(&config, &metrics, &ledger)?;
     let admin_address = admin.local_address();
 
+    let (working, finishing) = (Arc::clone(&dispatch), finish.clone());
+    backlog.spawn(async move { working.finish(finishing, BACKLOG_GRACE).await });
     watch_beside(&beside, &dispatch, &metrics, &end);
     let admin = spawn_admin(admin, end.clone())?;
     let (serve, stopped, killed) = (Arc::clone(&service), stop.clone(), kill.clone());
@@ -196,8 +205,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         ledger,
         stop,
         kill,
+        finish,
         end,
         serving,
+        backlog,
         beside,
         admin,
         writer,
@@ -244,11 +255,15 @@ impl Running {
             );
             self.kill.cancel();
         }
-        self.end.cancel();
-        self.beside.close();
-        if tokio::time::timeout(BACKLOG_GRACE, self.beside.wait()).await.is_err() {
+        // The store is probed until the backlog has come to its end: it may be back in time.
+        self.finish.cancel();
+        self.backlog.close();
+        if tokio::time::timeout(BACKLOG_GRACE + LAST_TRY, self.backlog.wait()).await.is_err() {
             tracing::warn!("some operations could not be recorded at the store");
         }
+        self.end.cancel();
+        self.beside.close();
+        self.beside.wait().await;
         store::close(&self.lasting.dispatch.stores().shared, self.writer).await;
         // The thread ends with `end`; a second is its own limit for open connections.
         let ended = tokio::task::spawn_blocking(move || self.admin.join()).await;
@@ -295,8 +310,6 @@ fn watch_beside(
     metrics: &Arc<Metrics>,
     end: &CancellationToken,
 ) {
-    let (working, stopping) = (Arc::clone(dispatch), end.clone());
-    beside.spawn(async move { working.finish(stopping).await });
     let (probing, stopping) = (Arc::clone(dispatch), end.clone());
     beside.spawn(async move {
         tokio::select! {

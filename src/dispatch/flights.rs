@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::claim::Key;
+use crate::claim::{Digest, Key};
 
 use super::Concluded;
 
@@ -20,7 +20,14 @@ use super::Concluded;
 const SHARDS: usize = 32;
 
 type Word = Arc<watch::Sender<Option<Concluded>>>;
-type Shard = HashMap<Key, Word>;
+type Shard = HashMap<Key, Flight>;
+
+/// One key on its way.
+struct Flight {
+    word: Word,
+    /// Of the leader's content.
+    digest: Digest,
+}
 
 /// The keys that are on their way.
 pub(super) struct Flights {
@@ -47,7 +54,11 @@ pub(super) struct Lead {
 }
 
 /// A later copy's place.
-pub(super) struct Follow(watch::Receiver<Option<Concluded>>);
+pub(super) struct Follow {
+    word: watch::Receiver<Option<Concluded>>,
+    /// Of the leader's content: that is what will have been forwarded.
+    pub(super) digest: Digest,
+}
 
 impl Flights {
     /// No keys yet; at most `followers_max` copies wait for each.
@@ -62,18 +73,21 @@ impl Flights {
         self.followers_max.store(followers_max, Ordering::Relaxed);
     }
 
-    /// Joins the copies of `key`.
-    pub(super) fn board(self: &Arc<Self>, key: Key) -> Boarded {
+    /// Joins the copies of `key`; `digest` is of this one's content.
+    pub(super) fn board(self: &Arc<Self>, key: Key, digest: Digest) -> Boarded {
         let followers_max = self.followers_max.load(Ordering::Relaxed);
         let Some(mut shard) = self.shard(key) else { return Boarded::Full };
         match shard.entry(key) {
-            Entry::Occupied(flight) if flight.get().receiver_count() >= followers_max => {
+            Entry::Occupied(flight) if flight.get().word.receiver_count() >= followers_max => {
                 Boarded::Full
             }
-            Entry::Occupied(flight) => Boarded::Follow(Follow(flight.get().subscribe())),
+            Entry::Occupied(flight) => {
+                let Flight { word, digest } = flight.get();
+                Boarded::Follow(Follow { word: word.subscribe(), digest: *digest })
+            }
             Entry::Vacant(place) => {
                 let word = Arc::new(watch::Sender::new(None));
-                place.insert(Arc::clone(&word));
+                place.insert(Flight { word: Arc::clone(&word), digest });
                 Boarded::Lead(Lead { flights: Arc::clone(self), key, word })
             }
         }
@@ -115,7 +129,7 @@ impl Drop for Lead {
 impl Follow {
     /// Waits for the leader's conclusion; `None` if it ended without one. Cancel safe.
     pub(super) async fn concluded(mut self) -> Option<Concluded> {
-        let word = self.0.wait_for(Option::is_some).await.ok()?;
+        let word = self.word.wait_for(Option::is_some).await.ok()?;
         *word
     }
 }
@@ -127,6 +141,7 @@ mod tests {
 
     const KEY: Key = Key([7; 16]);
     const OTHER: Key = Key([8; 16]);
+    const DIGEST: Digest = Digest(9);
 
     fn delivered() -> Concluded {
         Concluded::of(Conclusion::Forwarded(Outcome::Delivered(200)))
@@ -135,14 +150,21 @@ mod tests {
     #[tokio::test]
     async fn the_first_copy_leads_and_the_others_hear_of_it() {
         let flights = Flights::new(2);
-        let Boarded::Lead(lead) = flights.board(KEY) else { panic!("the first copy leads") };
-        let Boarded::Follow(second) = flights.board(KEY) else { panic!("the second follows") };
-        assert!(matches!(flights.board(OTHER), Boarded::Lead(_)), "another key is another flight");
+        let Boarded::Lead(lead) = flights.board(KEY, DIGEST) else {
+            panic!("the first copy leads")
+        };
+        let Boarded::Follow(second) = flights.board(KEY, DIGEST) else {
+            panic!("the second follows")
+        };
+        assert!(
+            matches!(flights.board(OTHER, DIGEST), Boarded::Lead(_)),
+            "another key is another flight"
+        );
         lead.land(delivered());
         assert_eq!(second.concluded().await, Some(delivered()));
         assert_eq!(flights.len(), 0);
         assert!(
-            matches!(flights.board(KEY), Boarded::Lead(_)),
+            matches!(flights.board(KEY, DIGEST), Boarded::Lead(_)),
             "after the landing a copy leads again"
         );
     }
@@ -150,8 +172,12 @@ mod tests {
     #[tokio::test]
     async fn a_leader_that_is_dropped_lets_its_followers_go() {
         let flights = Flights::new(2);
-        let Boarded::Lead(lead) = flights.board(KEY) else { panic!("the first copy leads") };
-        let Boarded::Follow(second) = flights.board(KEY) else { panic!("the second follows") };
+        let Boarded::Lead(lead) = flights.board(KEY, DIGEST) else {
+            panic!("the first copy leads")
+        };
+        let Boarded::Follow(second) = flights.board(KEY, DIGEST) else {
+            panic!("the second follows")
+        };
         drop(lead);
         assert_eq!(second.concluded().await, None);
         assert_eq!(flights.len(), 0);
@@ -160,13 +186,13 @@ mod tests {
     #[tokio::test]
     async fn followers_are_bounded() {
         let flights = Flights::new(1);
-        let _lead = flights.board(KEY);
-        let second = flights.board(KEY);
+        let _lead = flights.board(KEY, DIGEST);
+        let second = flights.board(KEY, DIGEST);
         assert!(matches!(second, Boarded::Follow(_)));
-        assert!(matches!(flights.board(KEY), Boarded::Full));
+        assert!(matches!(flights.board(KEY, DIGEST), Boarded::Full));
         drop(second);
         assert!(
-            matches!(flights.board(KEY), Boarded::Follow(_)),
+            matches!(flights.board(KEY, DIGEST), Boarded::Follow(_)),
             "a place that is given up is free again"
         );
     }

@@ -7,6 +7,7 @@ mod flights;
 mod perform;
 mod shadow;
 mod unfinished;
+mod waiting;
 pub mod window;
 
 use std::sync::Arc;
@@ -100,12 +101,28 @@ pub struct Concluded {
     pub attempt: u32,
     /// The forward was marked as a possible duplicate.
     pub possible_duplicate: bool,
+    /// The content differs from what was forwarded.
+    pub conflict: bool,
 }
 
 impl Concluded {
     /// A conclusion without a forward.
     pub const fn of(conclusion: Conclusion) -> Self {
-        Self { conclusion, collapsed: false, attempt: 0, possible_duplicate: false }
+        let conflict = matches!(conclusion, Conclusion::Duplicate { conflict: true, .. });
+        Self { conclusion, collapsed: false, attempt: 0, possible_duplicate: false, conflict }
+    }
+
+    /// To a copy that waited for this; `differs` says whether its content is another.
+    fn followed(self, differs: bool) -> Self {
+        let conflict = match self.conclusion {
+            // What was forwarded first is not the leader's. A third content may be the same as that; who knows.
+            Conclusion::Duplicate { conflict: true, .. } => !differs,
+            Conclusion::Duplicate { conflict: false, .. }
+            | Conclusion::Forwarded(_)
+            | Conclusion::Suppressed => differs,
+            Conclusion::Busy { .. } | Conclusion::StoreUnavailable => false,
+        };
+        Self { collapsed: true, attempt: 0, conflict, ..self }
     }
 }
 
@@ -160,22 +177,21 @@ impl Dispatch {
         if let Some(known) = self.remembered(copy) {
             return known;
         }
-        match self.flights.board(copy.key) {
+        match self.flights.board(copy.key, copy.digest) {
             Boarded::Lead(lead) => self.lead(copy, lead).await,
             Boarded::Follow(follow) => {
+                let differs = follow.digest != copy.digest;
                 let led = follow.concluded().await;
-                led.map_or_else(
-                    || self.try_again(),
-                    |led| Concluded { collapsed: true, attempt: 0, ..led },
-                )
+                led.map_or_else(|| self.try_again(), |led| led.followed(differs))
             }
             Boarded::Full => self.try_again(),
         }
     }
 
-    /// Retries what could not be recorded, until `stop`; returns when nothing is left that could be.
-    pub async fn finish(&self, stop: CancellationToken) {
-        self.backlog.work(&self.stores.shared, &self.metrics, stop).await;
+    /// Retries what could not be recorded, until `stop` and for `grace` after it; returns when nothing is left that
+    /// could be.
+    pub async fn finish(&self, stop: CancellationToken, grace: Duration) {
+        self.backlog.work(&self.stores.shared, &self.metrics, stop, grace).await;
     }
 
     async fn lead(&self, copy: &Copy, lead: Lead) -> Concluded {

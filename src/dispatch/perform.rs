@@ -9,7 +9,7 @@ use crate::clock::{self, Monotonic};
 use crate::store::StoreError;
 use crate::upstream::Forward;
 
-use super::unfinished::Unfinished;
+use super::waiting::Unfinished;
 use super::{Concluded, Copy, Dispatch, owner};
 
 /// The forward of an exchange, as far as its conclusion tells.
@@ -125,10 +125,9 @@ impl Dispatch {
             self.backlog.add(Unfinished { key: copy.key, owner, operation, until }, &self.metrics);
         }
         Concluded {
-            conclusion: answer.conclusion,
-            collapsed: false,
             attempt: attempt.number,
             possible_duplicate: attempt.possible_duplicate,
+            ..Concluded::of(answer.conclusion)
         }
     }
 

@@ -4,7 +4,6 @@
 //! copy. When the store returns after an outage, what was learnt meanwhile is written back no faster than it can take
 //! beside its own work. Deciding what is unfinished is left to `claim::exchange`.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,33 +11,20 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::claim::record::Operation;
-use crate::claim::{Key, Owner};
 use crate::clock::{self, Monotonic};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
+use super::waiting::{Unfinished, Waiting, is_fact};
+
 /// How many operations may wait: a minute of a busy gateway, or about 8 MiB.
 const WAITING_MAX: usize = 65_536;
-/// Between two tries while the store cannot be asked.
+/// Between two rounds, while the store, or a part of it, cannot be asked.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Of what is written back, how much goes to the store in each [`BURST_INTERVAL`]: a thousand operations a second from
-/// each gateway. A store that has just come back meets the senders' retries, too.
+/// How many tries go to the store in each [`BURST_INTERVAL`]: a thousand a second from each gateway. A
+/// store that has just come back meets the senders' retries, too.
 const BURST_MAX: u32 = 100;
 const BURST_INTERVAL: Duration = Duration::from_millis(100);
-
-/// One operation that the shared store has not recorded yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Unfinished {
-    /// Of the record.
-    pub(super) key: Key,
-    /// Whose attempt it was.
-    pub(super) owner: Owner,
-    /// What to record.
-    pub(super) operation: Operation,
-    /// After this it no longer matters.
-    pub(super) until: Monotonic,
-}
 
 /// How far the writing back has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,36 +81,49 @@ impl Backlog {
     pub(super) fn write_back(&self) -> WriteBack {
         let waiting = self.waiting();
         WriteBack {
-            facts_waiting: waiting.facts.len(),
-            releases_waiting: waiting.releases.len(),
+            facts_waiting: waiting.facts_len(),
+            releases_waiting: waiting.len() - waiting.facts_len(),
             facts_written: self.facts_written.load(Ordering::Relaxed),
             facts_dropped: self.facts_dropped.load(Ordering::Relaxed),
         }
     }
 
-    /// Records them at `store` until `stop`; then makes one last try for each and returns. An outage is common to all
-    /// of them, so one that fails holds the others.
-    pub(super) async fn work(&self, store: &Store, metrics: &Metrics, stop: CancellationToken) {
+    /// Records them at `store` until `stop`; then goes on for `grace` at the most, and returns when none is left.
+    ///
+    /// One that fails waits for the next round, so that a part of the store that is out (a node of a Cluster) does not
+    /// hold what the others would take.
+    pub(super) async fn work(
+        &self,
+        store: &Store,
+        metrics: &Metrics,
+        stop: CancellationToken,
+        grace: Duration,
+    ) {
         let mut pace = Pace::new(clock::monotonic());
+        let mut end = None;
         let mut facts_lost: u64 = 0;
         while let Some(next) = self.next(metrics, &stop).await {
-            let pause = match self.record(&next, store, metrics).await {
-                Ok(()) => pace.spend(clock::monotonic()).unwrap_or_default(),
-                Err(_) if stop.is_cancelled() => {
-                    facts_lost += u64::from(self.count_lost(&next, metrics));
-                    Duration::ZERO
-                }
-                // One record is at fault, and must not hold the others.
-                Err(error) if clock::monotonic() >= next.until || error.concerns_one_record() => {
+            if stop.is_cancelled() {
+                end.get_or_insert_with(|| clock::monotonic().plus(grace));
+            }
+            let said = self.record(&next, store, metrics).await;
+            let now = clock::monotonic();
+            match said {
+                Ok(()) => {}
+                // One record is at fault, and the next try would fail as well.
+                Err(error) if now >= next.until || error.concerns_one_record() => {
                     self.give_up(&next, &error.to_string(), metrics);
-                    Duration::ZERO
+                }
+                Err(_) if end.is_some_and(|end| now >= end) => {
+                    facts_lost += u64::from(self.count_lost(&next, metrics));
                 }
                 Err(_) => {
-                    self.waiting().put_back(next);
-                    PAUSE
+                    let mut waiting = self.waiting();
+                    waiting.set_aside(next);
+                    metrics.unfinished(waiting.len());
                 }
-            };
-            sleep(pause, &stop).await;
+            }
+            sleep(pace.spend(now).unwrap_or_default(), &stop).await;
         }
         if facts_lost > 0 {
             tracing::error!(
@@ -155,19 +154,25 @@ impl Backlog {
     async fn next(&self, metrics: &Metrics, stop: &CancellationToken) -> Option<Unfinished> {
         loop {
             let filled = self.filled.notified();
-            let next = self.waiting().pop();
+            let (next, has_failed) = {
+                let mut waiting = self.waiting();
+                (waiting.pop(), waiting.has_failed())
+            };
             match next {
                 Some(next) if next.until <= clock::monotonic() => {
                     self.give_up(&next, "it waited too long", metrics);
-                    continue;
                 }
                 Some(next) => return Some(next),
+                None if has_failed => {
+                    // Even after `stop`: the store's probe takes about as long to find that it is back.
+                    tokio::time::sleep(PAUSE).await;
+                    self.waiting().begin_round();
+                }
                 None if stop.is_cancelled() => return None,
-                None => {}
-            }
-            tokio::select! {
-                () = filled => {}
-                () = stop.cancelled() => {}
+                None => tokio::select! {
+                    () = filled => {}
+                    () = stop.cancelled() => {}
+                },
             }
         }
     }
@@ -199,14 +204,6 @@ impl Backlog {
     }
 }
 
-/// That the backend has an event is a fact, and worth more than a lease that is given up before it lapses.
-const fn is_fact(operation: &Operation) -> bool {
-    match operation {
-        Operation::Settle { .. } => true,
-        Operation::Claim { .. } | Operation::Release { .. } => false,
-    }
-}
-
 /// No pause is none: the runtime's timers would make a millisecond of it.
 async fn sleep(pause: Duration, stop: &CancellationToken) {
     if pause.is_zero() {
@@ -215,54 +212,6 @@ async fn sleep(pause: Duration, stop: &CancellationToken) {
     tokio::select! {
         () = tokio::time::sleep(pause) => {}
         () = stop.cancelled() => {}
-    }
-}
-
-/// What waits, the oldest first.
-struct Waiting {
-    facts: VecDeque<Unfinished>,
-    releases: VecDeque<Unfinished>,
-    max: usize,
-}
-
-impl Waiting {
-    const fn new(max: usize) -> Self {
-        Self { facts: VecDeque::new(), releases: VecDeque::new(), max }
-    }
-
-    fn len(&self) -> usize {
-        self.facts.len() + self.releases.len()
-    }
-
-    /// Returns what has to go: the oldest release, whose lease ends first; else, for a fact, the oldest fact, whose
-    /// copies have mostly come; else `new` itself.
-    fn push(&mut self, new: Unfinished) -> Option<Unfinished> {
-        let lost = if self.len() < self.max { None } else { self.releases.pop_front() };
-        let full = self.len() >= self.max;
-        if !is_fact(&new.operation) {
-            if full {
-                return Some(new);
-            }
-            self.releases.push_back(new);
-            return lost;
-        }
-        let lost = if full { self.facts.pop_front() } else { lost };
-        self.facts.push_back(new);
-        lost
-    }
-
-    /// Facts first. While the store is out, releases that no longer matter come to light one by one.
-    fn pop(&mut self) -> Option<Unfinished> {
-        self.facts.pop_front().or_else(|| self.releases.pop_front())
-    }
-
-    /// Where it was.
-    fn put_back(&mut self, unfinished: Unfinished) {
-        if is_fact(&unfinished.operation) {
-            self.facts.push_front(unfinished);
-        } else {
-            self.releases.push_front(unfinished);
-        }
     }
 }
 
@@ -277,7 +226,7 @@ impl Pace {
         Self { began: now, spent: 0 }
     }
 
-    /// One more was recorded; returns how long to wait before the next.
+    /// One more was tried; returns how long to wait before the next.
     fn spend(&mut self, now: Monotonic) -> Option<Duration> {
         if now.since(self.began) >= BURST_INTERVAL {
             *self = Self::new(now);
@@ -295,55 +244,9 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::claim::record::Ending;
-    use crate::claim::{Digest, Verdict};
-
-    const WINDOW: Duration = Duration::from_hours(1);
 
     const fn at(millis: u64) -> Monotonic {
         Monotonic::from_origin(Duration::from_millis(millis))
-    }
-
-    fn unfinished(number: u8, operation: Operation) -> Unfinished {
-        Unfinished { key: Key([number; 16]), owner: Owner(1), operation, until: at(10_000) }
-    }
-
-    fn fact(number: u8) -> Unfinished {
-        let verdict = Verdict::Delivered(200);
-        unfinished(number, Operation::Settle { verdict, digest: Digest(0), window: WINDOW })
-    }
-
-    fn release(number: u8) -> Unfinished {
-        let (ending, pause) = (Ending::Failed, Duration::ZERO);
-        unfinished(number, Operation::Release { ending, pause, window: WINDOW })
-    }
-
-    #[test]
-    fn when_it_overflows_releases_go_before_facts() {
-        let mut waiting = Waiting::new(3);
-        for each in [release(1), fact(2), release(3)] {
-            assert_eq!(waiting.push(each), None);
-        }
-        assert_eq!(waiting.push(release(4)), Some(release(1)), "the oldest of its kind");
-        assert_eq!(waiting.push(fact(5)), Some(release(3)));
-        assert_eq!(waiting.push(fact(6)), Some(release(4)));
-        assert_eq!(waiting.push(release(7)), Some(release(7)), "a fact does not go for a release");
-        assert_eq!(waiting.push(fact(8)), Some(fact(2)), "among facts the oldest goes");
-        let left: Vec<_> = std::iter::from_fn(|| waiting.pop()).collect();
-        assert_eq!(left, [fact(5), fact(6), fact(8)]);
-    }
-
-    #[test]
-    fn facts_are_written_back_first_and_one_that_failed_keeps_its_place() {
-        let mut waiting = Waiting::new(9);
-        for each in [release(1), fact(2), fact(3)] {
-            waiting.push(each);
-        }
-        let first = waiting.pop().unwrap();
-        assert_eq!(first, fact(2));
-        waiting.put_back(first);
-        let left: Vec<_> = std::iter::from_fn(|| waiting.pop()).collect();
-        assert_eq!(left, [fact(2), fact(3), release(1)]);
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Report {
 
     /// Its exchange is over.
     pub(super) fn concluded(&mut self, concluded: &Concluded, metrics: &Metrics) {
-        if let Conclusion::Duplicate { conflict: true, .. } = concluded.conclusion {
+        if concluded.conflict {
             metrics.key_conflict();
             let key =
                 self.identified.as_ref().map(|identified| tracing::field::display(identified.key));
@@ -94,7 +94,7 @@ impl Report {
                 key,
                 route = self.route.as_str(),
                 request_id = &*self.request_id,
-                "a duplicate's content differs from what was forwarded"
+                "a copy's content differs from what was forwarded"
             );
         }
         self.concluded = Some(*concluded);

@@ -72,12 +72,12 @@ impl Arguments {
     }
 
     pub(crate) fn plan(&self, scenario: &Scenario) -> Plan {
-        let short = self.selection == Selection::Short;
         Plan {
             scenario: scenario.name,
             seed: self.seed,
             events: self.events,
-            short,
+            short: self.selection == Selection::Short,
+            named: self.names.iter().any(|name| name == scenario.name),
             logs: self.logs,
         }
     }

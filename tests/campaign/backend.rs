@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::history::{Arrival, Fault, Recorder};
+use crate::wire::{event_in, message_len};
 
 /// What to do with one request.
 #[derive(Clone)]
@@ -146,7 +147,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
 async fn serve(mut socket: TcpStream, shared: Arc<Shared>) {
     let mut buffer = BytesMut::new();
     loop {
-        while let Some(length) = request_len(&buffer) {
+        while let Some(length) = message_len(&buffer) {
             let request = buffer.split_to(length);
             match shared.answer(&request, &mut socket).await {
                 Some(answer) if socket.write_all(answer.as_bytes()).await.is_ok() => {}
@@ -238,12 +239,6 @@ impl Shared {
     }
 }
 
-/// Of an event's body, as `senders` names it; `None` for one that was forged.
-fn event_in(request: &str) -> Option<u64> {
-    let (_, id) = request.split_once("\"id\":\"EV_")?;
-    id.split('_').next()?.parse().ok()
-}
-
 fn head(status: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n")
 }
@@ -258,16 +253,4 @@ async fn closed(socket: &mut TcpStream) -> Option<String> {
 fn reset(socket: &TcpStream) -> Option<String> {
     SockRef::from(socket).set_linger(Some(Duration::ZERO)).ok();
     None
-}
-
-/// The length of a whole request at the beginning of `bytes`.
-fn request_len(bytes: &[u8]) -> Option<usize> {
-    let head = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
-    let text = std::str::from_utf8(&bytes[..head]).unwrap();
-    let length = text.lines().find_map(|line| {
-        let (field, value) = line.split_once(": ")?;
-        field.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().unwrap())
-    });
-    let end = head + length.expect("the gateway says how long a body is");
-    (end <= bytes.len()).then_some(end)
 }

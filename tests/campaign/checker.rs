@@ -45,6 +45,8 @@ pub(crate) struct Report {
     pub(crate) violations: Vec<String>,
     /// What else is worth knowing.
     pub(crate) notes: Vec<String>,
+    /// What is missing on this machine, where that is no failure.
+    pub(crate) not_run: Option<&'static str>,
 }
 
 /// One event's share of the history.

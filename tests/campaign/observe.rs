@@ -104,11 +104,11 @@ async fn page(gateway: &Gateway, path: &str) -> String {
     text
 }
 
-/// Waits until a gateway asks the store again; whether it does in time.
-pub(crate) async fn recovered(gateway: &Gateway, limit: Duration) -> bool {
+/// Waits until a gateway says so (0: it asks the store, 1: it does without); whether it does in time.
+pub(crate) async fn degraded(gateway: &Gateway, says: f64, limit: Duration) -> bool {
     let began = Instant::now();
     while began.elapsed() < limit {
-        if metrics(gateway).await.get("oncehook_store_degraded") == Some(&0.0) {
+        if metrics(gateway).await.get("oncehook_store_degraded") == Some(&says) {
             return true;
         }
         sleep(Duration::from_millis(20)).await;

@@ -48,7 +48,7 @@ impl Balancer {
         self.0.lock().unwrap().retain(|(each, _)| *each != gateway);
     }
 
-    fn pick(&self, turn: u64) -> Option<(usize, SocketAddr)> {
+    pub(crate) fn pick(&self, turn: u64) -> Option<(usize, SocketAddr)> {
         let up = self.0.lock().unwrap();
         up.get(usize::try_from(turn).unwrap() % up.len().max(1)).copied()
     }

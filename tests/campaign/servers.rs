@@ -1,11 +1,14 @@
-//! Redis as a scenario wants it: alone behind proxies, a master that sentinels watch, or a cluster.
+//! Redis as a scenario wants it: alone behind proxies, alone in a network of its own, a master that sentinels watch, or a
+//! cluster.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
+use crate::namespaces::Network;
 use crate::support::cluster::RedisCluster;
 use crate::support::redis::{RedisServer, Settings};
 use crate::support::sentinel::SentinelFleet;
@@ -15,6 +18,8 @@ use crate::support::sentinel::SentinelFleet;
 pub(crate) enum Wanted {
     /// With these lines in its configuration.
     Alone(Settings),
+    /// At the other end of this network, which each gateway reaches it by a link of its own through.
+    Apart(Arc<Network>),
     /// A master and two replicas, and three sentinels.
     Sentinels,
     /// Three masters with a replica each.
@@ -24,6 +29,7 @@ pub(crate) enum Wanted {
 /// What it got.
 pub(crate) enum Servers {
     Alone(RedisServer),
+    Apart(RedisServer, Arc<Network>),
     Sentinels(SentinelFleet),
     Cluster(RedisCluster),
 }
@@ -32,6 +38,11 @@ impl Servers {
     pub(crate) async fn start(wanted: Wanted) -> Self {
         match wanted {
             Wanted::Alone(settings) => Self::Alone(RedisServer::start_with(settings).await),
+            Wanted::Apart(network) => {
+                let elsewhere = Some(network.there());
+                let settings = Settings { elsewhere, ..Settings::default() };
+                Self::Apart(RedisServer::start_with(settings).await, network)
+            }
             Wanted::Sentinels => Self::Sentinels(SentinelFleet::start().await),
             Wanted::Cluster => {
                 // However short a replica has been connected: the fail-over is what is tested.
@@ -41,19 +52,29 @@ impl Servers {
         }
     }
 
-    /// Where a proxy leads, if one can stand in between: the others name their servers themselves.
+    /// Where a proxy leads, if one is to stand in between: sentinels and clusters name their servers themselves.
     pub(crate) fn behind_proxy(&self) -> Option<SocketAddr> {
         match self {
-            Self::Alone(redis) => Some(SocketAddr::from(([127, 0, 0, 1], redis.port()))),
-            Self::Sentinels(_) | Self::Cluster(_) => None,
+            Self::Alone(redis) => Some(redis.address()),
+            Self::Apart(..) | Self::Sentinels(_) | Self::Cluster(_) => None,
         }
     }
 
-    /// Lines of a gateway's configuration, where there is no proxy to name.
-    pub(crate) fn configuration(&self) -> String {
+    /// Whether another server may have taken the place of the one that acknowledged a record.
+    pub(crate) const fn fail_over(&self) -> bool {
         match self {
-            Self::Alone(redis) => {
-                format!("store.kind = \"redis\"\nstore.redis.url = {:?}\n", redis.url())
+            Self::Alone(_) | Self::Apart(..) => false,
+            Self::Sentinels(_) | Self::Cluster(_) => true,
+        }
+    }
+
+    /// Lines of the configuration of one gateway, where there is no proxy to name.
+    pub(crate) fn configuration(&self, gateway: usize) -> String {
+        let alone = |url: String| format!("store.kind = \"redis\"\nstore.redis.url = {url:?}\n");
+        match self {
+            Self::Alone(redis) => alone(redis.url()),
+            Self::Apart(redis, network) => {
+                alone(format!("redis://{}:{}", network.address_for(gateway), redis.port()))
             }
             Self::Sentinels(fleet) => fleet.configuration(),
             Self::Cluster(cluster) => {
@@ -65,7 +86,7 @@ impl Servers {
 
     fn all(&self) -> &[RedisServer] {
         match self {
-            Self::Alone(redis) => std::slice::from_ref(redis),
+            Self::Alone(redis) | Self::Apart(redis, _) => std::slice::from_ref(redis),
             Self::Sentinels(fleet) => &fleet.servers,
             Self::Cluster(cluster) => &cluster.nodes,
         }
@@ -96,8 +117,7 @@ async fn leased(server: &RedisServer, forgotten: bool) -> Vec<String> {
         if record and string.sub(record, 1, 2) == '1L' and not string.find(key, '{probe', 1, true) \
         and (ARGV[2] == 'all' or tonumber(string.match(record, '%d+$')) > now) \
         then table.insert(left, key .. ' ' .. record) end end return {page[1], left}";
-    if TcpStream::connect(("127.0.0.1", server.port())).await.is_err()
-        || server.info("role").await != "master"
+    if TcpStream::connect(server.address()).await.is_err() || server.info("role").await != "master"
     {
         return Vec::new();
     }

@@ -1,8 +1,9 @@
-//! The parts of one scenario, and what is looked at once it is quiet: gateways as processes, each behind a proxy of its
-//! own to one Redis; a backend; senders; and forgers all along.
+//! The parts of one scenario, and what is looked at once it is quiet: gateways as processes, each with a proxy or a link
+//! of its own to one Redis, or with a fleet of them; a backend; senders; and forgers all along.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
 use crate::checker::{Report, check};
+use crate::front::Front;
 use crate::history::{Recorder, Told};
+use crate::nodes::{self, Node};
 use crate::observe::{self, Footprint};
 use crate::random::Random;
 use crate::senders::{Balancer, Load, Senders, forge};
@@ -42,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) events: Option<u64>,
     /// CI's selection: less of what takes long.
     pub(crate) short: bool,
+    /// It was asked for by its name: that it cannot be run here is a failure.
+    pub(crate) named: bool,
     /// Keep the gateways' logs, whatever they say.
     pub(crate) logs: bool,
 }
@@ -85,7 +90,7 @@ pub(crate) const LOCAL: &str = "store.on_store_error = \"local\"\n";
 
 /// One gateway, and what stands between it and Redis.
 pub(crate) struct Member {
-    gateway: Gateway,
+    pub(crate) gateway: Gateway,
     proxy: Option<Proxy>,
     baseline: Footprint,
     running: bool,
@@ -144,7 +149,7 @@ impl World {
     /// The one server, in scenarios that asked for one.
     pub(crate) fn redis(&self) -> &RedisServer {
         match &self.servers {
-            Servers::Alone(redis) => redis,
+            Servers::Alone(redis) | Servers::Apart(redis, _) => redis,
             Servers::Sentinels(_) | Servers::Cluster(_) => panic!("there are several"),
         }
     }
@@ -152,7 +157,7 @@ impl World {
     /// The same, to be killed.
     pub(crate) fn redis_mut(&mut self) -> &mut RedisServer {
         match &mut self.servers {
-            Servers::Alone(redis) => redis,
+            Servers::Alone(redis) | Servers::Apart(redis, _) => redis,
             Servers::Sentinels(_) | Servers::Cluster(_) => panic!("there are several"),
         }
     }
@@ -183,7 +188,7 @@ impl World {
             Some(proxy) => {
                 format!("store.kind = \"redis\"\nstore.redis.url = {:?}\n", proxy.url())
             }
-            None => self.servers.configuration(),
+            None => self.servers.configuration(self.members.len()),
         };
         text.push_str(&store);
         for (key, value) in [
@@ -202,6 +207,17 @@ impl World {
     pub(crate) fn send(&mut self, load: Load) {
         let (recorder, balancer) = (Arc::clone(&self.recorder), Arc::clone(&self.balancer));
         self.load = Senders::start(recorder, balancer, self.plan.seed, load);
+    }
+
+    /// The same with LiveKit's own sender, a process for each copy; the first event happens in a second or two.
+    pub(crate) async fn send_by(&mut self, program: &Path, load: &Load) {
+        let (seed, begin) = (self.plan.seed, nodes::soon());
+        for number in 0..load.copies {
+            let (recorder, balancer) = (Arc::clone(&self.recorder), Arc::clone(&self.balancer));
+            let front = Front::start(Arc::clone(&recorder), balancer, number, seed).await;
+            let node = Node { number, seed, begin, load: load.clone() };
+            self.load.spawn(node.send(program.to_owned(), front, recorder));
+        }
     }
 
     /// Whether senders still have something to send or to wait for.
@@ -241,8 +257,16 @@ impl World {
     /// Waits until every gateway asks the store again: until then an outage is not over for those behind it.
     pub(crate) async fn recovered(&self) {
         for Member { gateway, .. } in self.members.iter().filter(|member| member.running) {
-            let rested = observe::recovered(gateway, REST).await;
+            let rested = observe::degraded(gateway, 0.0, REST).await;
             assert!(rested, "a gateway does not find that the store is back");
+        }
+    }
+
+    /// Waits until each of these gateways has found out that it has no store.
+    pub(crate) async fn degraded(&self, gateways: &[usize]) {
+        for number in gateways {
+            let noticed = observe::degraded(&self.members[*number].gateway, 1.0, REST).await;
+            assert!(noticed, "gateway {number} does not find that the store is out");
         }
     }
 
@@ -260,9 +284,8 @@ impl World {
             observe::log(&self.members[number].gateway.log(), number, &self.recorder);
         }
         // A fail-over may forget how a lease ended, though it knows of the claim: `wait_replicas` is for claims.
-        let failed_over = self.servers.behind_proxy().is_none();
-        let forgotten =
-            failed_over || self.recorder.write().faults.iter().any(|fault| fault.forgets);
+        let forgotten = self.servers.fail_over()
+            || self.recorder.write().faults.iter().any(|fault| fault.forgets);
         let left = self.servers.leases(REST, forgotten).await;
         if !left.is_empty() {
             self.recorder.complain(format!("leases are left in the store: {left:?}"));
@@ -276,7 +299,7 @@ impl World {
 
     /// For whoever has to find out why.
     fn keep_logs(&self) {
-        let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         for (number, member) in self.members.iter().enumerate() {
             let Plan { scenario, seed, .. } = self.plan;
             let file = folder.join(format!("campaign-{scenario}-{seed}-gateway-{number}.log"));

@@ -7,8 +7,6 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use oncehook::claim::record::{self, Ending, Operation, Record, Reply, StoreTime};
 use oncehook::claim::{Digest, Key, Owner, Verdict};
 use oncehook::clock;
@@ -19,7 +17,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
 use crate::support::cluster::RedisCluster;
-use crate::support::redis::{RedisServer, Settings, redis_6_2, until};
+use crate::support::redis::{LIMIT, RedisServer, Settings, connect, redis_6_2, until};
 use crate::support::store::{OnDisk, options, options_at};
 
 /// Longer than the test.
@@ -128,8 +126,7 @@ impl Subject {
         for server in &self.servers {
             // In a Cluster the others do not answer.
             if server.try_command(&["EXISTS", name]).await.is_ok() {
-                let client = ::redis::Client::open(server.url()).unwrap();
-                return client.get_multiplexed_async_connection().await.unwrap();
+                return connect(&server.url(), LIMIT).await.unwrap();
             }
         }
         panic!("nobody serves {name}")
@@ -278,45 +275,51 @@ async fn read(
     name: &str,
     now: StoreTime,
 ) -> (Record, u64) {
-    let (text, expires_in, (seconds, micros)): (Option<String>, i64, (u64, u64)) = ::redis::pipe()
-        .cmd("GET")
-        .arg(name)
-        .cmd("PTTL")
-        .arg(name)
-        .cmd("TIME")
-        .query_async(connection)
-        .await
-        .unwrap();
-    let Some(text) = text else { return (Record::Vacant, 0) };
-    let (state, rest) = text.strip_prefix('1').expect("the version").split_at(1);
-    let parts: Vec<&str> = rest.split(':').collect();
-    let count = |index: usize| parts[index].parse::<u32>().unwrap();
-    let time = |index: usize| {
-        let theirs = seconds * 1000 + micros / 1000;
-        StoreTime((parts[index].parse::<u64>().unwrap() + now.0).saturating_sub(theirs))
-    };
-    let record = match state {
-        "L" => Record::Leased {
-            owner: Owner(u128::from_str_radix(parts[0], 16).unwrap()),
-            attempts: count(1),
-            lapses: count(2),
-            until: time(3),
-        },
-        "R" => Record::Released { attempts: count(0), lapses: count(1), not_before: time(2) },
-        "S" => {
-            let (letter, status) = parts[0].split_at(1);
-            let verdict = match letter {
-                "D" => Verdict::Delivered(status.parse().unwrap()),
-                "R" => Verdict::Refused(status.parse().unwrap()),
-                _ => Verdict::Unknown,
-            };
-            let bytes = URL_SAFE_NO_PAD.decode(parts[1]).unwrap();
-            Record::Settled {
-                verdict,
-                digest: Digest(u64::from_be_bytes(bytes.try_into().unwrap())),
-            }
+    let (stored, expires_in, (seconds, micros)): (Option<Vec<u8>>, i64, (u64, u64)) =
+        ::redis::pipe()
+            .cmd("GET")
+            .arg(name)
+            .cmd("PTTL")
+            .arg(name)
+            .cmd("TIME")
+            .query_async(connection)
+            .await
+            .unwrap();
+    let Some(stored) = stored else { return (Record::Vacant, 0) };
+    let record = match stored.split_first_chunk() {
+        Some((b"1L" | b"1R", _)) => {
+            undecided(str::from_utf8(&stored).unwrap(), now.0, seconds * 1000 + micros / 1000)
         }
-        _ => panic!("{text} is no record"),
+        _ => settled(&stored),
     };
     (record, u64::try_from(expires_in).expect("every record expires"))
+}
+
+fn undecided(text: &str, now: u64, theirs: u64) -> Record {
+    let parts: Vec<&str> = text[2..].split(':').collect();
+    let count = |index: usize| parts[index].parse::<u32>().unwrap();
+    let time = |index: usize| {
+        StoreTime((parts[index].parse::<u64>().unwrap() + now).saturating_sub(theirs))
+    };
+    if text.starts_with("1R") {
+        return Record::Released { attempts: count(0), lapses: count(1), not_before: time(2) };
+    }
+    Record::Leased {
+        owner: Owner(u128::from_str_radix(parts[0], 16).unwrap()),
+        attempts: count(1),
+        lapses: count(2),
+        until: time(3),
+    }
+}
+
+fn settled(stored: &[u8]) -> Record {
+    let (verdict, digest) = stored.split_at(4);
+    let status = str::from_utf8(&verdict[1..]).unwrap().parse().unwrap();
+    let verdict = match verdict[0] {
+        b'D' => Verdict::Delivered(status),
+        b'R' => Verdict::Refused(status),
+        b'U' => Verdict::Unknown,
+        _ => panic!("{stored:?} is no record"),
+    };
+    Record::Settled { verdict, digest: Digest(u64::from_be_bytes(digest.try_into().unwrap())) }
 }

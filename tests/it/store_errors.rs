@@ -10,7 +10,7 @@ use oncehook::store::StoreError;
 use oncehook::store::redis::{Options, Redis};
 use tokio::task::JoinSet;
 
-use crate::support::redis::{RedisServer, Settings, until, versions};
+use crate::support::redis::{LIMIT, RedisServer, Settings, connect, until, versions};
 use crate::support::resp::{Answer, Scripted};
 use crate::support::store::{CLAIM, SETTLE, key, options, options_at, owner};
 
@@ -103,8 +103,7 @@ async fn busy_a_server_that_runs_somebody_else_s_script() {
     let server = RedisServer::start_with(Settings::default().line("lua-time-limit 1")).await;
     let redis = persistent(options(&server));
     redis.execute(key(2), owner(1), CLAIM).await.unwrap();
-    let client = ::redis::Client::open(server.url()).unwrap();
-    let mut other = client.get_multiplexed_async_connection().await.unwrap();
+    let mut other = connect(&server.url(), LIMIT).await.unwrap();
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let endless = ::redis::cmd("EVAL").arg("while true do end").arg(0).to_owned();

@@ -187,12 +187,13 @@ impl Disk {
         owner: Owner,
         operation: Operation,
     ) -> Result<Reply, StoreError> {
+        let began = clock::monotonic();
         let outcome = match self.ask(key, Ask::Operation(owner, operation)).await {
             Ok(Said::Reply(reply)) => Ok(reply),
             Ok(Said::Record(record)) => Err(StoreError::Unexpected(format!("{record:?}"))),
             Err(error) => Err(error),
         };
-        self.note(&outcome);
+        self.note(began, &outcome);
         outcome
     }
 
@@ -208,15 +209,15 @@ impl Disk {
         timed.unwrap_or(Err(StoreError::Timeout(self.operation_timeout)))
     }
 
-    fn note(&self, outcome: &Result<Reply, StoreError>) {
+    fn note(&self, began: Monotonic, outcome: &Result<Reply, StoreError>) {
         // A store that is full works; what it may not forget is in its way.
         let works = |error: &&StoreError| {
             !error.concerns_one_record() && !matches!(error, StoreError::Full)
         };
         let failure = outcome.as_ref().err().filter(works);
         let change = match failure {
-            Some(_) => self.breaker().failed(clock::monotonic()),
-            None => self.breaker().succeeded(),
+            Some(_) => self.breaker().failed(began, clock::monotonic()),
+            None => self.breaker().succeeded(clock::monotonic()),
         };
         match (change, failure) {
             (Change::Opened, Some(error)) => {

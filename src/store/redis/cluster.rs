@@ -20,16 +20,8 @@ use crate::claim::record::Reply;
 use crate::clock::{self, Monotonic};
 use crate::store::StoreError;
 
-/// How often an operation may be sent elsewhere at once: once by a stale map, once by a slot on its way, and once more
-/// each.
-const REDIRECTS_AT_ONCE: u32 = 4;
-
-/// How often in all. While a move ends, each of two nodes may name the other until they have heard of each other's
-/// epoch; the pauses before these redirections double from [`REDIRECT_PAUSE`] on, and make 0.25 s together.
-const REDIRECTS_MAX: u32 = REDIRECTS_AT_ONCE + 6;
-
-/// Before the first redirection that is not followed at once.
-const REDIRECT_PAUSE: Duration = Duration::from_millis(4);
+/// How often an operation may be sent elsewhere: once by a stale map, once by a slot on its way, and once more each.
+const REDIRECTS_MAX: u32 = 4;
 
 /// How long the map stays as it is at least, whatever the nodes say.
 const REFRESH_PAUSE: Duration = Duration::from_millis(100);
@@ -90,10 +82,7 @@ impl Cluster {
         let slot = Slot::of(call.name);
         let mut member = self.serving(slot, errand).await?;
         let mut asking = Asking::No;
-        for redirects in 0..=REDIRECTS_MAX {
-            if let Some(doublings) = redirects.checked_sub(REDIRECTS_AT_ONCE + 1) {
-                tokio::time::sleep(REDIRECT_PAUSE * 2_u32.pow(doublings)).await;
-            }
+        for _ in 0..=REDIRECTS_MAX {
             let said = member.node.perform(call, asking, errand).await;
             let target = match said.inspect_err(|error| self.doubt(error))? {
                 Said::Reply(reply) => return Ok(reply),
@@ -231,6 +220,7 @@ impl Cluster {
         }
         // Before the question: a doubt that arises meanwhile must stand.
         self.is_stale.store(false, Ordering::Relaxed);
+        let began = clock::monotonic();
         let fetched = self.fetch().await;
         *refreshed = Some(clock::monotonic());
         if fetched.is_err() {
@@ -239,7 +229,7 @@ impl Cluster {
         if has_map {
             return Ok(());
         }
-        self.health.note(fetched.as_ref().err());
+        self.health.note(began, fetched.as_ref().err());
         fetched
     }
 

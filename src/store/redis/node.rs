@@ -9,7 +9,7 @@ use super::link::Dialer;
 use super::script::{self, Answer, Asking, Call};
 use super::wire::{Patience, Source, Wire};
 use crate::claim::record::Reply;
-use crate::clock;
+use crate::clock::{self, Monotonic};
 use crate::store::StoreError;
 use crate::store::breaker::{Breaker, Change};
 
@@ -70,8 +70,9 @@ impl Node {
         if errand == Errand::Operation && self.health.is_open() {
             return Err(StoreError::Open);
         }
+        let began = clock::monotonic();
         let said = self.say(call, asking).await;
-        self.health.note(said.as_ref().err());
+        self.health.note(began, said.as_ref().err());
         said
     }
 
@@ -135,12 +136,13 @@ impl Health {
         self.breaker().outage(clock::monotonic())
     }
 
-    /// Takes note of an outcome: `None` is a success.
-    pub(super) fn note(&self, outcome: Option<&StoreError>) {
+    /// Takes note of what came of something that began at `began`: `None` is a success.
+    pub(super) fn note(&self, began: Monotonic, outcome: Option<&StoreError>) {
         let failure = outcome.filter(|error| !error.concerns_one_record());
+        let now = clock::monotonic();
         let change = match failure {
-            Some(_) => self.breaker().failed(clock::monotonic()),
-            None => self.breaker().succeeded(),
+            Some(_) => self.breaker().failed(began, now),
+            None => self.breaker().succeeded(now),
         };
         match (change, failure) {
             (Change::Opened, Some(error)) => {

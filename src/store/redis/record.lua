@@ -3,8 +3,9 @@
 -- A record is a string: format version, state, fields (times in milliseconds of this server's clock).
 --   1L<owner>:<attempts>:<lapses>:<until>       leased
 --   1R<attempts>:<lapses>:<not before>          released
---   1S<D|R|U><status>:<digest>                  settled: delivered, refused, unknown
--- Owner (hexadecimal) and digest (base64url) stay strings: a Lua number holds no more than 53 bits of them.
+--   <D|R|U><status, 3 digits><digest, 8 bytes>  settled: delivered, refused, unknown
+-- Most of what Redis holds is settled: twelve bytes are what fits beside Redis' own header into 32 bytes.
+-- Owner (hexadecimal) and digest (as it is) stay strings: a Lua number holds no more than 53 bits of them.
 --
 -- Every command goes through pcall and its error is returned as it came: Redis 6.2 strips the code off an error that
 -- redis.call raises, and the gateway could no longer tell a wrong setting from a passing state.
@@ -26,9 +27,9 @@ if stored then
   elseif version_and_state == '1R' then
     state = 'released'
     attempts, lapses, time = string.match(stored, '^1R(%d+):(%d+):(%d+)$')
-  elseif version_and_state == '1S' then
+  elseif string.len(stored) == 12 then
     state = 'settled'
-    verdict, digest = string.match(stored, '^1S([DRU]%d+):([%w_-]+)$')
+    verdict, digest = string.match(string.sub(stored, 1, 4), '^[DRU]%d%d%d$'), string.sub(stored, 5)
   end
   if state == 'vacant' or not owner or not attempts or not verdict then
     return redis.error_reply('BADRECORD the key holds what this version of oncehook did not write')
@@ -51,5 +52,5 @@ local function save_released(attempts, lapses, pause, expiry)
 end
 
 local function save_settled(verdict, digest, expiry)
-  return redis.pcall('SET', KEYS[1], '1S' .. verdict .. ':' .. digest, 'PX', expiry)
+  return redis.pcall('SET', KEYS[1], verdict .. digest, 'PX', expiry)
 end

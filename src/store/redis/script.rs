@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value};
 
@@ -109,7 +107,7 @@ impl Call<'_> {
         match *self.operation {
             Operation::Claim { lease, window: _ } => call.arg(millis(lease)),
             Operation::Settle { verdict, digest, window: _ } => {
-                call.arg(write_verdict(verdict)).arg(write_digest(digest))
+                call.arg(write_verdict(verdict)).arg(digest.0.to_be_bytes().as_slice())
             }
             Operation::Release { ending, pause, window: _ } => {
                 call.arg(write_ending(ending)).arg(millis(pause))
@@ -160,7 +158,7 @@ fn parse(value: &Value) -> Option<Reply> {
         }
         [word, verdict, digest] if says(word, "duplicate") => Some(Reply::Duplicate {
             verdict: read_verdict(text(verdict)?)?,
-            digest: read_digest(text(digest)?)?,
+            digest: read_digest(digest)?,
         }),
         [word] if says(word, "done") => Some(Reply::Done),
         [word] if says(word, "already_settled") => Some(Reply::AlreadySettled),
@@ -185,21 +183,16 @@ fn write_ending(ending: Ending) -> &'static str {
     }
 }
 
-/// In base64url, which keeps the record within an allocation of 40 bytes: most of what Redis holds is settled records.
-fn write_digest(digest: Digest) -> String {
-    URL_SAFE_NO_PAD.encode(digest.0.to_be_bytes())
-}
-
-fn read_digest(text: &str) -> Option<Digest> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-    Some(Digest(u64::from_be_bytes(bytes.try_into().ok()?)))
+fn read_digest(value: &Value) -> Option<Digest> {
+    let Value::BulkString(bytes) = value else { return None };
+    Some(Digest(u64::from_be_bytes(bytes.as_slice().try_into().ok()?)))
 }
 
 fn write_verdict(verdict: Verdict) -> String {
     match verdict {
-        Verdict::Delivered(status) => format!("D{status}"),
-        Verdict::Refused(status) => format!("R{status}"),
-        Verdict::Unknown => "U0".to_owned(),
+        Verdict::Delivered(status) => format!("D{status:03}"),
+        Verdict::Refused(status) => format!("R{status:03}"),
+        Verdict::Unknown => "U000".to_owned(),
     }
 }
 

@@ -32,14 +32,18 @@ async fn start(plan: Plan, servers: Wanted, more: &str) -> World {
 fn sentinels(world: &mut World) -> &mut SentinelFleet {
     match &mut world.servers {
         Servers::Sentinels(fleet) => fleet,
-        Servers::Alone(_) | Servers::Cluster(_) => unreachable!("sentinels were asked for"),
+        Servers::Alone(_) | Servers::Apart(..) | Servers::Cluster(_) => {
+            unreachable!("sentinels were asked for")
+        }
     }
 }
 
 fn cluster(world: &mut World) -> &mut RedisCluster {
     match &mut world.servers {
         Servers::Cluster(cluster) => cluster,
-        Servers::Alone(_) | Servers::Sentinels(_) => unreachable!("a cluster was asked for"),
+        Servers::Alone(_) | Servers::Apart(..) | Servers::Sentinels(_) => {
+            unreachable!("a cluster was asked for")
+        }
     }
 }
 

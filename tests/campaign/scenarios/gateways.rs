@@ -58,7 +58,7 @@ pub(super) async fn killed_after_settle(plan: Plan) -> Report {
 }
 
 /// From now on the backend accepts everything and answers nothing until the gate is open; whether it has caught some.
-fn trap(world: &World) -> (Arc<Gate>, Arc<AtomicBool>) {
+pub(super) fn trap(world: &World) -> (Arc<Gate>, Arc<AtomicBool>) {
     let (gate, caught) = (Gate::new(), Arc::new(AtomicBool::new(false)));
     let (held, count) = (Arc::clone(&gate), counter());
     let told = Arc::clone(&caught);

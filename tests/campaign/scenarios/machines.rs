@@ -36,6 +36,10 @@ async fn clocks(plan: Plan, offset: &str, refuses: bool) -> Report {
     let mut world = World::start(plan, Setup { gateways: 1, ..Setup::default() }).await;
     world.join(&off_by(&format!("+{offset}"))).await;
     world.join(&off_by(&format!("-{offset}"))).await;
+    for member in &world.members[1..] {
+        let warned = member.gateway.log().iter().any(|line| line.contains("s off ours"));
+        assert!(warned, "a clock that is {offset} off is told at the start");
+    }
     let began = world.recorder.now();
     world.send(Load::paced(plan.events(300), 50));
     while world.is_busy() {

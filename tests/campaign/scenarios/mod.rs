@@ -4,8 +4,10 @@ mod backends;
 mod calm;
 mod fleets;
 mod gateways;
+mod livekit;
 mod machines;
 mod network;
+mod partitions;
 mod planted;
 mod stores;
 
@@ -56,6 +58,7 @@ scenarios! {
     gateways::killed_before_settle "kill -9 after the backend's 2xx, before Redis knows",
     gateways::killed_after_settle "kill -9 when Redis knows, before the sender does",
     #[short] gateways::stopped_beyond_lease "a gateway stands still for longer than its lease, and goes on",
+    livekit::go_sender "LiveKit's own sender: gateways killed or standing still, and a backend that refuses; needs Go",
     #[short] backends::backend_breaks "hangs, resets, truncates, is late: whatever the backend can do",
     backends::backend_refuses "429 and 5xx, with and without Retry-After, and 401",
     backends::backend_away "its port is closed and its connections broken, for a second or so, again and again",
@@ -86,6 +89,9 @@ scenarios! {
     network::connections_stall "connections fall silent and stay open",
     network::partition "one gateway is cut off from Redis, and decides alone",
     network::partition_reject "one gateway is cut off from Redis, and rejects",
+    partitions::partition_netns "links in network namespaces go down, one or all; gateways decide alone; needs root",
+    partitions::partition_netns_reject "the same; gateways reject meanwhile",
+    partitions::partition_netns_one_way "Redis hears one gateway or all, and what it says is lost",
     machines::clocks_30s "two gateways' clocks are 30 s off, one ahead, one behind",
     machines::clocks_90s "the same by 90 s: more than a token allows",
     machines::descriptors "a gateway that may open few files",

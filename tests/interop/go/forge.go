@@ -58,7 +58,7 @@ func forge(arguments []string) error {
 		},
 		"no token": func([]byte) (string, error) { return "", nil },
 	} {
-		event := samples(guid.New(""))[1].event
+		event := samples(guid.New(""), time.Now())[1].event
 		event.Id, event.CreatedAt = guid.New("EV_"), time.Now().Unix()
 		body, err := protojson.Marshal(event)
 		if err != nil {

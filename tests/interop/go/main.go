@@ -1,6 +1,7 @@
 // Command interop holds the Go ends of the interop test: `send` posts through
 // livekit/protocol's own notifier, `forge` posts what no LiveKit node would sign,
-// and `receive` is a backend that uses livekit/protocol's own receiver.
+// and `receive` is a backend that uses livekit/protocol's own receiver. `pace` is one
+// LiveKit node of the campaign: the same notifier, at a pace.
 package main
 
 import (
@@ -11,9 +12,9 @@ import (
 )
 
 func main() {
-	commands := map[string]func([]string) error{"send": send, "forge": forge, "receive": receive}
+	commands := map[string]func([]string) error{"send": send, "forge": forge, "receive": receive, "pace": pace}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: interop send|forge|receive [flags]")
+		fmt.Fprintln(os.Stderr, "usage: interop send|forge|receive|pace [flags]")
 		os.Exit(64)
 	}
 	if err := commands[os.Args[1]](os.Args[2:]); err != nil {

@@ -18,9 +18,10 @@ type sample struct {
 	identified bool
 }
 
-// samples makes events of every kind about one room, whose name no other call uses.
-func samples(subject string) []sample {
-	s := scene{subject: subject, now: time.Now()}
+// samples makes events of every kind about one room, whose name no other call uses. They
+// happened at now: whoever makes them again with the same words has the same events.
+func samples(subject string, now time.Time) []sample {
+	s := scene{subject: subject, now: now}
 	all := []sample{
 		{webhook.EventRoomStarted, &livekit.WebhookEvent{Room: s.room()}, true},
 		{webhook.EventParticipantJoined, s.participantEvent(livekit.ParticipantInfo_JOINED), true},

@@ -29,6 +29,8 @@ type sent struct {
 	SHA256 string `json:"sha256"`
 	Status int    `json:"status"`
 	Error  string `json:"error,omitempty"`
+	// Dropped: the notifier gave it up before it posted it, for its age or a full queue.
+	Dropped bool `json:"dropped,omitempty"`
 }
 
 // send posts every sample once from each of several nodes, each with a notifier of its
@@ -76,16 +78,16 @@ func sendAll(url, key, secret string, nodes int) error {
 	webhook.InitWebhookStats(nil) // the notifier counts, and needs its counters
 	fleet := make([]*node, nodes)
 	for i := range fleet {
-		fleet[i] = newNode(i, url, key, secret)
+		fleet[i] = newNode(i, webhook.ResourceURLNotifierParams{URL: url, APIKey: key, APISecret: secret})
 	}
 	createdAt := time.Now().Unix()
-	for _, s := range samples(guid.New("")) {
+	for _, s := range samples(guid.New(""), time.Now()) {
 		id := guid.New("EV_")
 		for _, n := range fleet {
 			n.emit(s.name+" same id", s.event, id, createdAt)
 		}
 	}
-	for _, s := range samples(guid.New("")) {
+	for _, s := range samples(guid.New(""), time.Now()) {
 		if !s.identified {
 			continue
 		}
@@ -112,11 +114,10 @@ type node struct {
 	byID   map[string]*sent
 }
 
-func newNode(number int, url, key, secret string) *node {
+func newNode(number int, params webhook.ResourceURLNotifierParams) *node {
 	n := &node{Logger: logger.GetDiscardLogger(), number: number, byID: map[string]*sent{}}
-	n.notifier = webhook.NewResourceURLNotifier(webhook.ResourceURLNotifierParams{
-		Logger: n, URL: url, APIKey: key, APISecret: secret,
-	})
+	params.Logger = n
+	n.notifier = webhook.NewResourceURLNotifier(params)
 	return n
 }
 
@@ -162,6 +163,7 @@ func (n *node) note(message string, err error, fields []any) {
 		return
 	}
 	line.Status, _ = values["statusCode"].(int)
+	line.Dropped = message == "dropped webhook"
 	if message != "sent webhook" {
 		line.Error = message
 	}

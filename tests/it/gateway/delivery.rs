@@ -215,6 +215,35 @@ async fn the_widely_copied_key_loses_the_second_of_two_events_in_one_second() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_waits_for_another_event_of_its_key_is_a_conflict_too() {
+    let gate = Arc::new(Gate::default());
+    let slow = Action::raw("")
+        .and(Piece::Gate(Arc::clone(&gate)))
+        .and_bytes("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    let backend = Backend::always(slow);
+    let gateway = Gateway::start(&to(&backend, "dedup.identity = \"{createdAt}:{event}\""));
+    let second = 1_795_574_895;
+    let at = oncehook::clock::UnixTime::from_epoch(Duration::from_secs(second));
+    let mut copies = JoinSet::new();
+    for number in [1, 2, 2] {
+        let subject = Subject::numbered(number, at);
+        let body = sample::body(EventKind::ParticipantJoined, &subject, "EV_1", second);
+        let sender = Sender::to(&gateway.url("/webhook"));
+        copies.spawn(async move { sender.post(&Signed::new(body)).await.word });
+    }
+    until("all are under way", async || metric(&gateway, "oncehook_in_flight").await >= 3).await;
+    gate.open();
+    let mut words = copies.join_all().await;
+    words.sort();
+    assert_eq!(words, ["collapsed", "collapsed", "forwarded"]);
+    // Either the one of its kind was forwarded, and two differ from it, or one of the two, and one differs.
+    let forwarded = String::from_utf8(backend.only().body).unwrap();
+    let is_alone = forwarded.contains(&Subject::numbered(1, at).participant_sid);
+    let conflicts = metric(&gateway, "oncehook_key_conflicts_total").await;
+    assert_eq!(conflicts, if is_alone { 2 } else { 1 });
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shadow_forwards_everything_and_says_what_it_would_have_collapsed() {
     let backend = Backend::always(Action::status(200));
     let gateway = Gateway::start(&to(&backend, "dedup.shadow = true"));

@@ -7,7 +7,7 @@ use oncehook::webhook::event::EventKind;
 
 use super::{metric, to};
 use crate::support::backend::{Action, Backend, Gate, Piece};
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, Surroundings};
 use crate::support::process;
 use crate::support::redis::until;
 use crate::support::sender::{Sender, event};
@@ -124,6 +124,46 @@ async fn a_damaged_file_is_named_kept_aside_and_counted() {
     let told =
         Sender::to(&gateway.url("/webhook")).post(&event(EventKind::EgressEnded, 1, "EV_1")).await;
     assert_eq!((told.status, told.word.as_str()), (200, "forwarded"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_takes_nothing_more_is_refused_and_used_again_when_it_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("records.redb");
+    let backend = Backend::always(Action::status(200));
+    let configuration = on_disk(&backend, &file, "store.on_store_error = \"reject\"");
+    let surroundings = Surroundings { survives_full_files: true, ..Surroundings::default() };
+    let mut gateway = Gateway::start_in(&surroundings, &configuration);
+    let sender = Sender::to(&gateway.url("/webhook"));
+    assert_eq!(sender.post(&event(EventKind::EgressEnded, 1, "EV_1")).await.word, "forwarded");
+
+    gateway.limit_files("1");
+    let told = sender.post(&event(EventKind::EgressEnded, 2, "EV_2")).await;
+    assert_eq!((told.status, told.word.as_str()), (503, "store-unavailable"));
+    let line = gateway.wait_for_line("the store's file failed; it is opened anew");
+    assert!(
+        line.contains(&file.display().to_string()) && line.contains("File too large"),
+        "{line}"
+    );
+    assert_eq!(backend.requests().len(), 1, "nothing is forwarded that cannot be remembered");
+    until("the gauge says so", async || metric(&gateway, "oncehook_store_degraded").await == 1)
+        .await;
+
+    gateway.limit_files("unlimited");
+    until("the event is taken", async || {
+        sender.post(&event(EventKind::EgressEnded, 2, "EV_2")).await.status == 200
+    })
+    .await;
+    gateway.wait_for_line("the store's file is open again");
+    assert_eq!(backend.requests().len(), 2);
+    assert_eq!(metric(&gateway, "oncehook_store_disk_files_set_aside_total").await, 0);
+    gateway.kill();
+    let gateway = Gateway::start(&configuration);
+    let sender = Sender::to(&gateway.url("/webhook"));
+    for number in 1..=2 {
+        let told = sender.post(&event(EventKind::EgressEnded, number, "EV_3")).await;
+        assert_eq!(told.word, "duplicate", "what was written before and after is there");
+    }
 }
 
 /// Posts event after event until nobody answers; returns the numbers of those that were delivered.

@@ -123,6 +123,47 @@ async fn a_node_of_a_cluster_dies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stays_away_does_not_hold_what_is_written_back_to_the_others() {
+    const FACTS: u64 = 60;
+    let cluster = RedisCluster::start_with(0, &["cluster-require-full-coverage no"]).await;
+    let backend = Backend::always(Action::status(200));
+    let addresses: Vec<String> =
+        cluster.nodes.iter().map(|node| format!("\"127.0.0.1:{}\"", node.port())).collect();
+    let gateway = Gateway::start(&to(
+        &backend,
+        &format!(
+            "store.kind = \"redis\"\nstore.redis.cluster.addresses = [{}]\nstore.on_store_error = \"local\"\n",
+            addresses.join(", ")
+        ),
+    ));
+    let sender = Arc::new(Sender::to(&gateway.url("/webhook")));
+    cluster.nodes.iter().for_each(RedisServer::pause);
+    for number in 0..FACTS {
+        assert!(deliver(Arc::clone(&sender), number, 1).await);
+    }
+    until("none is recorded", async || metric(&gateway, "oncehook_unfinished").await == FACTS)
+        .await;
+    cluster.nodes[1..].iter().for_each(RedisServer::resume);
+    let records = async |node: usize| cluster.nodes[node].records().await as u64;
+    // A third belongs to the first node, give or take: nobody has 45 of 60 by chance.
+    until("the others know what is theirs", async || {
+        records(1).await + records(2).await + metric(&gateway, "oncehook_unfinished").await == FACTS
+            && metric(&gateway, "oncehook_unfinished").await < 45
+            && records(1).await > 0
+            && records(2).await > 0
+    })
+    .await;
+    let written = records(1).await + records(2).await;
+    assert!(written < FACTS, "some are the first node's");
+    cluster.nodes[0].resume();
+    until("the first one knows its own", async || {
+        metric(&gateway, "oncehook_unfinished").await == 0
+    })
+    .await;
+    assert_eq!(records(0).await + records(1).await + records(2).await, FACTS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_redis_with_tls_a_client_certificate_a_user_a_prefix_and_a_password_in_a_file() {
     let redis = RedisServer::start_with(
         Settings::default()

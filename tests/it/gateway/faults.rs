@@ -140,6 +140,24 @@ async fn two_thousand_facts_are_written_back_at_a_bounded_rate_and_another_repli
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_comes_back_while_a_gateway_ends_is_still_told() {
+    const EVENTS: u64 = 20;
+    let mut redis = RedisServer::start().await;
+    let backend = Backend::always(Action::status(200));
+    let configuration = through_redis(&backend, &redis.url(), "store.on_store_error = \"local\"");
+    let mut one = Gateway::start(&configuration);
+    redis.kill();
+    let told = post_all(&one.url("/webhook"), EVENTS, "EV_a").await;
+    assert!(told.iter().all(|told| *told == (200, "forwarded".to_owned())));
+    one.wait_for_line("is not asked for now");
+    redis.restart().await;
+    // The breaker is open: only the probe finds out.
+    one.signal("TERM");
+    assert!(one.wait().success());
+    assert_eq!(redis.records().await, 20, "{:#?}", one.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reject_then_local_rides_out_a_short_outage_first() {
     let mut redis = RedisServer::start().await;
     let backend = Backend::always(Action::status(200));

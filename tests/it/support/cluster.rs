@@ -1,6 +1,6 @@
 //! A Redis Cluster of three masters, with or without a replica for each: real processes, put together by commands.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use oncehook::store::redis::{Address, Endpoint};
 
@@ -123,7 +123,21 @@ impl RedisCluster {
     }
 
     /// Begins to move a slot.
+    ///
+    /// Every node has to have heard of the last move: else the new owner may take an epoch that another has, too, and
+    /// while they settle that, the slot can be left to nobody, as redis-cli's `--cluster fix` knows.
     pub(crate) async fn open(&self, slot: u16, from: usize, to: usize) {
+        until("the nodes agree about the epoch", async || {
+            let mut current = HashSet::new();
+            let mut own = HashSet::new();
+            for node in self.nodes.iter().take(MASTERS) {
+                let info: String = node.command(&["CLUSTER", "INFO"]).await;
+                current.insert(field(&info, "cluster_current_epoch"));
+                own.insert(field(&info, "cluster_my_epoch"));
+            }
+            current.len() == 1 && own.len() == MASTERS
+        })
+        .await;
         let slot = slot.to_string();
         let set = async |node: usize, state: &str, other: usize| {
             let words = ["CLUSTER", "SETSLOT", &slot, state, &self.ids[other]];
@@ -165,4 +179,10 @@ impl RedisCluster {
 async fn is_complete(node: &RedisServer, count: usize) -> bool {
     let info: String = node.command(&["CLUSTER", "INFO"]).await;
     info.contains("cluster_state:ok") && info.contains(&format!("cluster_known_nodes:{count}"))
+}
+
+/// A field of CLUSTER INFO.
+fn field(info: &str, name: &str) -> String {
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.expect("every version has it").trim().to_owned()
 }

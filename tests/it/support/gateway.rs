@@ -24,19 +24,23 @@ pub(crate) struct Surroundings {
     pub(crate) variables: Vec<(String, String)>,
     /// How many files it may have open.
     pub(crate) descriptors_max: Option<u32>,
+    /// A write beyond the size that files may have is an error, and not its end: see [`Gateway::limit_files`].
+    pub(crate) survives_full_files: bool,
 }
 
 impl Surroundings {
     fn command(&self) -> Command {
         let binary = env!("CARGO_BIN_EXE_oncehook");
-        let mut command = match self.descriptors_max {
-            None => Command::new(binary),
-            Some(most) => {
-                // `exec`, so that the pid is the gateway's own.
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), binary]);
-                shell
-            }
+        let descriptors = self.descriptors_max.map(|most| format!("ulimit -n {most} && "));
+        let files = self.survives_full_files.then(|| "trap '' XFSZ && ".to_owned());
+        let before = [descriptors, files].into_iter().flatten().collect::<String>();
+        let mut command = if before.is_empty() {
+            Command::new(binary)
+        } else {
+            // `exec`, so that the pid is the gateway's own.
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("{before}exec \"$0\" \"$@\""), binary]);
+            shell
         };
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
@@ -172,6 +176,14 @@ impl Gateway {
         let sent =
             Command::new("kill").arg(format!("-{signal}")).arg(self.pid().to_string()).status();
         assert!(sent.expect("kill runs").success(), "the signal {signal} was not sent");
+    }
+
+    /// From now on no file of its may be larger (bytes, or "unlimited"), as on a disk that is full.
+    pub(crate) fn limit_files(&self, most: &str) {
+        let pid = self.pid().to_string();
+        let limit = format!("--fsize={most}:unlimited");
+        let done = Command::new("prlimit").args(["--pid", &pid, &limit]).status();
+        assert!(done.expect("prlimit is a part of util-linux").success());
     }
 
     /// SIGKILL, and waits until it is gone.

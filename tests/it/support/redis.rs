@@ -1,5 +1,6 @@
 //! A real Redis server of one test's own: a free port, a temporary directory, ended by its process when it is dropped.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -7,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use oncehook::clock;
-use redis::{FromRedisValue, Value};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, FromRedisValue, Value};
 use tempfile::TempDir;
 
 /// How long anything on this machine may take before a test gives up.
@@ -24,6 +26,17 @@ pub(crate) struct Settings {
     pub(crate) authority: Option<Arc<Authority>>,
     /// Another server than the one in the path.
     pub(crate) binary: Option<PathBuf>,
+    /// Another network than the tests' own.
+    pub(crate) elsewhere: Option<Elsewhere>,
+}
+
+/// A network that a server runs in, where it listens on every address.
+#[derive(Clone)]
+pub(crate) struct Elsewhere {
+    /// The command that starts there what follows it, and takes its place.
+    pub(crate) prefix: Vec<String>,
+    /// Where the tests reach it.
+    pub(crate) address: IpAddr,
 }
 
 impl Settings {
@@ -113,6 +126,13 @@ impl RedisServer {
         self.ports.plain
     }
 
+    /// Where the tests reach it.
+    pub(crate) fn address(&self) -> SocketAddr {
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        let elsewhere = self.settings.elsewhere.as_ref();
+        SocketAddr::new(elsewhere.map_or(loopback, |elsewhere| elsewhere.address), self.port())
+    }
+
     pub(crate) fn tls_port(&self) -> u16 {
         self.ports.tls
     }
@@ -133,8 +153,8 @@ impl RedisServer {
 
     pub(crate) fn url(&self) -> String {
         match &self.settings.password {
-            Some(password) => format!("redis://:{password}@127.0.0.1:{}", self.ports.plain),
-            None => format!("redis://127.0.0.1:{}", self.ports.plain),
+            Some(password) => format!("redis://:{password}@{}", self.address()),
+            None => format!("redis://{}", self.address()),
         }
     }
 
@@ -144,7 +164,8 @@ impl RedisServer {
 
     /// Sends one command over a connection of its own and reads the answer as a `T`.
     pub(crate) async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
-        T::from_redis_value(self.try_command(words).await.unwrap()).unwrap()
+        let mut connection = connect(&self.url(), LIMIT).await.unwrap();
+        redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await.unwrap()
     }
 
     /// A field of INFO; empty while it does not say.
@@ -155,9 +176,9 @@ impl RedisServer {
         line.unwrap_or_default().trim().to_owned()
     }
 
+    /// The same of a server that may be away, or hang: it is not waited for long.
     pub(crate) async fn try_command(&self, words: &[&str]) -> redis::RedisResult<Value> {
-        let client = redis::Client::open(self.url()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = connect(&self.url(), Duration::from_secs(2)).await?;
         redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await
     }
 
@@ -167,6 +188,12 @@ impl RedisServer {
         let start = format!("cmdstat_{command}:calls=");
         let line = stats.lines().find_map(|line| line.strip_prefix(&start));
         line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+    }
+
+    /// How many events it has a record of; a probe's is none.
+    pub(crate) async fn records(&self) -> usize {
+        let any = format!("oncehook:{{{}}}", "?".repeat(22));
+        self.command::<Vec<String>>(&["KEYS", &any]).await.len()
     }
 
     /// Ends it without warning, and forgets all it knew.
@@ -226,6 +253,19 @@ impl Drop for RedisServer {
     }
 }
 
+/// A connection of the test's own; how long it waits for anything. redis-rs' own half second is short for a machine that
+/// builds beside its tests.
+pub(crate) async fn connect(
+    url: &str,
+    limit: Duration,
+) -> redis::RedisResult<MultiplexedConnection> {
+    let limits = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(limit))
+        .set_response_timeout(Some(limit));
+    let client = redis::Client::open(url).unwrap();
+    client.get_multiplexed_async_connection_with_config(&limits).await
+}
+
 /// Waits until `holds`, and fails with `what` if it does not in time.
 pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let start = clock::monotonic();
@@ -237,8 +277,12 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 
 fn spawn(directory: &Path, settings: &Settings, ports: Ports) -> Child {
     let at = |name: &str| directory.join(name).display().to_string();
+    let bind = match &settings.elsewhere {
+        None => "bind 127.0.0.1",
+        Some(_) => "bind 0.0.0.0\nprotected-mode no",
+    };
     let mut lines = vec![
-        "bind 127.0.0.1".to_owned(),
+        bind.to_owned(),
         format!("port {}", ports.plain),
         format!("dir {}", directory.display()),
         format!("unixsocket {}", at("redis.sock")),
@@ -257,7 +301,10 @@ fn spawn(directory: &Path, settings: &Settings, ports: Ports) -> Child {
     lines.extend(settings.lines.iter().cloned());
     std::fs::write(directory.join("redis.conf"), lines.join("\n")).unwrap();
     let binary = settings.binary.clone().unwrap_or_else(|| "redis-server".into());
-    Command::new(binary)
+    let prefix = settings.elsewhere.iter().flat_map(|elsewhere| &elsewhere.prefix);
+    let mut words = prefix.map(Into::into).chain([binary.into_os_string()]);
+    Command::new(words.next().expect("the binary at least"))
+        .args(words)
         .arg(at("redis.conf"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -6,7 +6,7 @@ use oncehook::store::redis::{Address, Endpoint, Sentinel};
 use redis::FromRedisValue;
 use tempfile::TempDir;
 
-use super::redis::{RedisServer, Settings, free_port, until};
+use super::redis::{LIMIT, RedisServer, Settings, connect, free_port, until};
 
 /// What the sentinels call the master.
 pub(crate) const MASTER: &str = "mymaster";
@@ -132,8 +132,7 @@ impl SentinelProcess {
     }
 
     async fn try_command<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = connect(&format!("redis://127.0.0.1:{}", self.port), LIMIT).await?;
         redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await
     }
 }
