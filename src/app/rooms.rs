@@ -37,9 +37,7 @@ const ANSWER_SLACK: Duration = Duration::from_millis(1_500);
 /// records of its own while that one cannot be asked.
 const SHARES: usize = 2;
 
-/// HTTP/2, as far as it is not configured: what h2's advisories recommend, and windows for LiveKit's bodies.
-const PENDING_RESETS_MAX: usize = 20;
-const LOCAL_RESETS_MAX: usize = 128;
+/// HTTP/2, as far as it is not configured: windows for LiveKit's bodies.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -92,7 +90,7 @@ pub(super) fn listener_tls(section: &config::Tls) -> Result<Option<tls::Tls>, St
 /// The listener.
 pub(super) fn listener(config: &Config, tls: Option<&tls::Tls>) -> listener::Options {
     let limits = &config.limits;
-    let head_bytes = u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX);
+    let list_bytes = u32::try_from(limits.http2_header_list_bytes_max).unwrap_or(u32::MAX);
     listener::Options {
         address: config.listen.address,
         tls: tls.map(|tls| Arc::clone(&tls.server)),
@@ -101,15 +99,17 @@ pub(super) fn listener(config: &Config, tls: Option<&tls::Tls>) -> listener::Opt
         handshake_timeout: limits.handshake_timeout,
         head_timeout: limits.head_timeout,
         idle_timeout: limits.idle_timeout,
+        answer_timeout: limits.answer_timeout,
         head_bytes_max: limits.head_bytes_max,
         headers_max: limits.head_fields_max,
         target_bytes_max: limits.uri_bytes_max,
-        refuse: gateway::malformed,
+        refuse: gateway::malformed_http1,
         http2: listener::Http2 {
             streams_max: limits.http2_streams_max,
-            header_list_bytes_max: head_bytes,
-            pending_resets_max: PENDING_RESETS_MAX,
-            local_resets_max: LOCAL_RESETS_MAX,
+            header_list_bytes_max: list_bytes,
+            pending_resets_max: limits.http2_pending_resets_max,
+            local_resets_max: limits.http2_local_resets_max,
+            idle_frames_max: limits.http2_idle_frames_max,
             stream_window_bytes: STREAM_WINDOW_BYTES,
             connection_window_bytes: CONNECTION_WINDOW_BYTES,
             ping_interval: PING_INTERVAL,

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::request::Parts;
+use http::{Request, Response, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use ipnet::IpNet;
@@ -43,8 +44,9 @@ pub(super) struct Service {
     relayed_routes: HashMap<String, Relay>,
     /// Serves all other paths; without it they are not found.
     relay: Option<Relay>,
-    /// The longest target.
+    /// The longest target, and how many fields a head may have.
     target_bytes_max: usize,
+    head_fields_max: usize,
     /// Whose forwarding headers are believed.
     trusted_proxies: Vec<IpNet>,
     /// Counts what is relayed.
@@ -73,9 +75,18 @@ impl Service {
             }
         };
         let trusted_proxies = config.listen.trusted_proxies.clone();
+        let head_fields_max = config.limits.head_fields_max;
         let metrics = Arc::clone(metrics);
         let target_bytes_max = config.limits.uri_bytes_max;
-        Ok(Self { gateway, relayed_routes, relay, target_bytes_max, trusted_proxies, metrics })
+        Ok(Self {
+            gateway,
+            relayed_routes,
+            relay,
+            target_bytes_max,
+            head_fields_max,
+            trusted_proxies,
+            metrics,
+        })
     }
 
     /// Answers one request.
@@ -85,9 +96,12 @@ impl Service {
         peer: Arc<listener::Peer>,
     ) -> Response<Body> {
         let peer = self.peer(&peer);
-        if let Err(malformed) = self.check(&request, &peer) {
-            return self.refused(malformed, &peer);
+        let (head, mut body) = request.into_parts();
+        if let Err(reason) = self.check(&head, &peer) {
+            gateway::http2::outlast(head.version, &mut body).await;
+            return self.malformed(reason, &head, &peer);
         }
+        let request = Request::from_parts(head, body);
         let path = request.uri().path();
         match &self.gateway {
             Some(gateway) if gateway.serves(path) => gateway
@@ -99,10 +113,11 @@ impl Service {
     }
 
     /// Checks what holds on every path.
-    fn check(&self, request: &Request<Incoming>, peer: &Peer) -> Result<(), Malformed> {
+    fn check(&self, head: &Parts, peer: &Peer) -> Result<(), Malformed> {
         let transport = if peer.tls { Transport::Tls } else { Transport::Plain };
-        form::check(request, transport, self.target_bytes_max)?;
-        let path = request.uri().path();
+        gateway::http2::check(head, peer.tls, self.head_fields_max)?;
+        form::check(head, transport, self.target_bytes_max)?;
+        let path = head.uri.path();
         match &self.gateway {
             Some(gateway) if !gateway.serves(path) && gateway.is_disguised(path) => {
                 Err(Malformed::DisguisedPath)
@@ -111,11 +126,15 @@ impl Service {
         }
     }
 
-    fn refused(&self, malformed: Malformed, peer: &Peer) -> Response<Body> {
-        self.metrics.malformed(malformed);
-        tracing::warn!(peer = %peer.address, reason = malformed.label(), "malformed request");
-        gateway::malformed(malformed)
-            .map(|full| full.map_err(|never| match never {}).boxed_unsync())
+    /// Refuses a request for its form, whoever would have served it.
+    fn malformed(&self, reason: Malformed, head: &Parts, peer: &Peer) -> Response<Body> {
+        self.metrics.malformed(reason);
+        let request_id = gateway::request_id(&head.headers);
+        tracing::warn!(peer = %peer.address, request_id = &*request_id, reason = reason.label(), "malformed request refused");
+        let response = gateway::malformed(reason, &request_id);
+        let response =
+            if head.version == Version::HTTP_2 { response } else { gateway::closing(response) };
+        response.map(|full| full.map_err(|never| match never {}).boxed_unsync())
     }
 
     async fn relayed(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
@@ -123,8 +142,11 @@ impl Service {
         let relay = self.relayed_routes.get(request.uri().path()).or(self.relay.as_ref());
         let response = match relay {
             Some(relay) => relay.serve(request, peer, &request_id).await,
-            None => gateway::not_found(&request_id)
-                .map(|full| full.map_err(|never| match never {}).boxed_unsync()),
+            None => {
+                gateway::http2::outlast(request.version(), &mut request.into_body()).await;
+                gateway::not_found(&request_id)
+                    .map(|full| full.map_err(|never| match never {}).boxed_unsync())
+            }
         };
         self.metrics.relayed(response.status().as_u16());
         response

@@ -4,7 +4,8 @@
 //! `listener`; this judges what is left of it in a parsed head: method, target, `Host`, expectations.
 
 use http::header::{EXPECT, HOST};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use crate::telemetry::labels::Malformed;
 
@@ -21,20 +22,22 @@ pub enum Transport {
 }
 
 /// Checks what every request must be.
-pub fn check<B>(
-    request: &Request<B>,
-    transport: Transport,
-    target_bytes_max: usize,
-) -> Result<(), Malformed> {
-    method(request.method())?;
-    target(request.uri(), transport, target_bytes_max)?;
-    host(request)?;
-    let headers = request.headers();
+pub fn check(head: &Parts, transport: Transport, target_bytes_max: usize) -> Result<(), Malformed> {
+    method(&head.method)?;
+    if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > target_bytes_max) {
+        return Err(Malformed::TargetTooLong);
+    }
+    // HTTP/2 has pseudo-headers instead, see `http2`.
+    if head.version != Version::HTTP_2 {
+        target(&head.uri, transport)?;
+        host(head)?;
+    }
+    let headers = &head.headers;
     // Where `_` and `-` are one, these would be lengths and codings (CGI, WSGI).
     if headers.contains_key("content_length") || headers.contains_key("transfer_encoding") {
         return Err(Malformed::UnderscoreTwin);
     }
-    expectation(headers, request.version())
+    expectation(headers, head.version)
 }
 
 fn method(method: &Method) -> Result<(), Malformed> {
@@ -48,13 +51,10 @@ fn method(method: &Method) -> Result<(), Malformed> {
     if small { Err(Malformed::Method) } else { Ok(()) }
 }
 
-fn target(uri: &Uri, transport: Transport, bytes_max: usize) -> Result<(), Malformed> {
+fn target(uri: &Uri, transport: Transport) -> Result<(), Malformed> {
     let path_and_query = uri.path_and_query().ok_or(Malformed::TargetForm)?;
     if !path_and_query.as_str().starts_with('/') {
         return Err(Malformed::TargetForm);
-    }
-    if path_and_query.as_str().len() > bytes_max {
-        return Err(Malformed::TargetTooLong);
     }
     match (uri.scheme_str(), transport) {
         // "https" without TLS: whoever ended TLS in front of us may say so.
@@ -63,16 +63,13 @@ fn target(uri: &Uri, transport: Transport, bytes_max: usize) -> Result<(), Malfo
     }
 }
 
-fn host<B>(request: &Request<B>) -> Result<(), Malformed> {
-    let mut fields = request.headers().get_all(HOST).iter();
-    let asked = request.uri().authority().map(http::uri::Authority::as_str);
+fn host(head: &Parts) -> Result<(), Malformed> {
+    let mut fields = head.headers.get_all(HOST).iter();
+    let asked = head.uri.authority().map(http::uri::Authority::as_str);
     let host = match (fields.next(), fields.next()) {
         (Some(_), Some(_)) => return Err(Malformed::HostRepeated),
         (Some(host), None) => Some(valid_host(host)?),
-        (None, _) if request.version() == Version::HTTP_11 => return Err(Malformed::HostMissing),
-        (None, _) if request.version() == Version::HTTP_2 && asked.is_none() => {
-            return Err(Malformed::HostMissing);
-        }
+        (None, _) if head.version == Version::HTTP_11 => return Err(Malformed::HostMissing),
         (None, _) => None,
     };
     let Some(asked) = asked else { return Ok(()) };
@@ -80,7 +77,7 @@ fn host<B>(request: &Request<B>) -> Result<(), Malformed> {
         return Err(Malformed::HostInvalid);
     }
     match host {
-        Some(host) if !same(asked, host, request.uri().scheme_str()) => {
+        Some(host) if !same(asked, host, head.uri.scheme_str()) => {
             Err(Malformed::AuthorityMismatch)
         }
         Some(_) | None => Ok(()),
@@ -181,9 +178,10 @@ fn decoded(bytes: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::Request;
 
     fn judged(request: http::request::Builder) -> Result<(), Malformed> {
-        check(&request.body(()).unwrap(), Transport::Plain, 100)
+        check(&request.body(()).unwrap().into_parts().0, Transport::Plain, 100)
     }
 
     #[test]
@@ -210,7 +208,8 @@ mod tests {
         assert_eq!(asked("http://a:81/webhook", "a"), Err(Malformed::AuthorityMismatch));
         assert_eq!(asked("http://a@b/webhook", "b"), Err(Malformed::HostInvalid));
         assert_eq!(asked("ftp://a/webhook", "a"), Err(Malformed::Scheme));
-        let request = Request::get("http://a/").header("host", "a").body(()).unwrap();
+        let request =
+            Request::get("http://a/").header("host", "a").body(()).unwrap().into_parts().0;
         assert_eq!(check(&request, Transport::Tls, 100), Err(Malformed::Scheme));
     }
 

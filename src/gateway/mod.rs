@@ -8,6 +8,7 @@ pub mod answer;
 mod answer_tests;
 mod body;
 pub mod form;
+pub mod http2;
 mod report;
 
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
 use http_body_util::Full;
@@ -125,18 +127,16 @@ impl Gateway {
 
     /// Answers one request; on a path that is no webhook path, that nothing is served there.
     pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
-        let Some(route) = self.routes.get(request.uri().path()) else {
-            return not_found(&request_id(request.headers()));
+        let (head, mut body) = request.into_parts();
+        let Some(route) = self.routes.get(head.uri.path()) else {
+            return not_found(&request_id(&head.headers));
         };
+        let version = head.version;
         let _in_flight = self.metrics.in_flight();
-        let mut report = Report::begin(
-            &route.destination.name,
-            &peer,
-            request_id(request.headers()),
-            &self.metrics,
-        );
-        let (version, bodyless) = (request.version(), request.body().is_end_stream());
-        let answer = match self.webhook(route, request, peer, &mut report).await {
+        let bodyless = body.is_end_stream();
+        let mut report =
+            Report::begin(&route.destination.name, &peer, request_id(&head.headers), &self.metrics);
+        let answer = match self.webhook(route, (head, &mut body), peer, &mut report).await {
             Ok(concluded) => Answer::from(&concluded),
             Err(rejection) => {
                 let answer = Answer::from(&rejection);
@@ -146,22 +146,19 @@ impl Gateway {
         };
         let unread = !bodyless && report.is_early(&answer);
         report.end(&answer);
-        let mut response = answer::respond(&answer, report.request_id());
-        if unread && version != Version::HTTP_2 {
-            // The connection cannot go on behind a body that nobody reads.
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
+        http2::outlast(version, &mut body).await;
+        let response = answer::respond(&answer, report.request_id());
+        // An HTTP/1.1 connection cannot go on behind a body that nobody reads.
+        if unread && version != Version::HTTP_2 { closing(response) } else { response }
     }
 
     async fn webhook(
         &self,
         route: &Route,
-        request: Request<Incoming>,
+        (head, body): (Parts, &mut Incoming),
         peer: Peer,
         report: &mut Report,
     ) -> Result<Concluded, Rejection> {
-        let (head, body) = request.into_parts();
         admit(&head)?;
         // Before the body is read: whoever has no valid token is not worth the memory, and gets no 100 (Continue).
         let options = &self.options;
@@ -221,17 +218,24 @@ pub fn not_found(request_id: &str) -> Response<Full<Bytes>> {
     answer::respond(&Answer::from(&Rejection::NoRoute), request_id)
 }
 
-/// The answer to a request whose form is refused, whatever its path. An HTTP/1.1 connection ends with it: nobody can be
-/// sure where the next request begins.
-pub fn malformed(malformed: Malformed) -> Response<Full<Bytes>> {
-    let answer = Answer::from(&Rejection::Malformed(malformed));
-    let mut response = answer::respond(&answer, &fresh_request_id());
+/// The answer to a request that is refused for its form.
+pub fn malformed(reason: Malformed, request_id: &str) -> Response<Full<Bytes>> {
+    answer::respond(&Answer::from(&Rejection::Malformed(reason)), request_id)
+}
+
+/// The same for HTTP/1.1, where a connection ends with it: nobody can be sure where the next request begins.
+pub fn malformed_http1(reason: Malformed) -> Response<Full<Bytes>> {
+    closing(malformed(reason, &fresh_request_id()))
+}
+
+/// An answer after which an HTTP/1.1 connection is closed.
+pub fn closing(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
 /// Checks what needs no key.
-fn admit(head: &http::request::Parts) -> Result<(), Rejection> {
+fn admit(head: &Parts) -> Result<(), Rejection> {
     if head.method != Method::POST {
         return Err(Rejection::Method(head.method.clone()));
     }

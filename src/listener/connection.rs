@@ -27,6 +27,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::frames::Frames;
 use super::http1::{self, Gate};
 use super::service::{Answering, Panicked};
 use super::watch::{Heads, Hold, Phase, Watch, Watched};
@@ -195,9 +196,11 @@ where
         let Self { shared, service, peer, stop, kill } = self;
         let options = &shared.options;
         let limits = options.http2;
+        let address = peer.address;
+        let frames = Frames::new(limits.idle_frames_max, Arc::clone(&shared.metrics));
         let watch = Watch::new(Heads::AmongFrames);
         let streams = Streams { tracker: shared.connections.clone(), kill: kill.clone() };
-        let stream = TokioIo::new(Watched::new(stream, Arc::clone(&watch), kill, hold));
+        let stream = Watched::new(stream, Arc::clone(&watch), kill, hold).with_frames(frames);
         let service = service_fn(|request| {
             let (service, peer) = (service.clone(), Arc::clone(&peer));
             let answer = async move { service(request, peer).await };
@@ -214,8 +217,15 @@ where
             .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
             .keep_alive_interval(limits.ping_interval)
             .keep_alive_timeout(limits.ping_timeout)
-            .serve_connection(stream, service);
-        drive(connection, http2::Connection::graceful_shutdown, &watch, (options, &stop)).await
+            .serve_connection(TokioIo::new(stream), service);
+        let finish = http2::Connection::graceful_shutdown;
+        let end = drive(connection, finish, &watch, (options, &stop)).await;
+        if !watch.flooded() {
+            return end;
+        }
+        let idle_frames_max = limits.idle_frames_max;
+        tracing::info!(peer = %address, idle_frames_max, "HTTP/2 flood: connection closed");
+        ConnectionEnd::Flood
     }
 }
 
@@ -269,7 +279,8 @@ where
     loop {
         let phase = watch.phase();
         let patience = match (phase, finishing) {
-            (Phase::Busy(_), _) => None,
+            (Phase::Busy, _) => None,
+            (Phase::Answered, _) => Some(options.answer_timeout),
             (Phase::Idle, Finishing::No) => Some(options.idle_timeout),
             // What has been told to end needs no more than the time to say so.
             (Phase::Head, _) | (Phase::Idle, Finishing::Stopped | Finishing::Rested) => {
@@ -287,6 +298,7 @@ where
             }
             () = expiry(patience) => match (phase, finishing) {
                 (Phase::Head, _) => return ConnectionEnd::HeadTimeout,
+                (Phase::Answered, _) => return ConnectionEnd::AnswerTimeout,
                 // In good order, so that a request which crosses the end on the wire is still seen by its sender as
                 // not taken.
                 (_, Finishing::No) => {

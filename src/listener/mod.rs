@@ -2,9 +2,11 @@
 //!
 //! Generic over the service: what a request means is left to whoever is called with it. This file accepts and admits;
 //! `connection` is one connection's life, `watch` knows what it is doing, `http1` judges what hyper is given to read,
-//! `limit` counts, `service` stands between hyper and the service, [`tls`] reads certificates.
+//! `frames` reads HTTP/2's frames as they pass, `limit` counts, `service` stands between hyper and the service, [`tls`]
+//! reads certificates.
 
 mod connection;
+mod frames;
 mod http1;
 mod limit;
 mod service;
@@ -62,6 +64,8 @@ pub struct Options {
     pub head_timeout: Duration,
     /// How long a connection may rest between requests.
     pub idle_timeout: Duration,
+    /// How long a peer may take nothing of an answer that is ready for it.
+    pub answer_timeout: Duration,
     /// How large an HTTP/1.1 head may be, request line included (431 beyond).
     pub head_bytes_max: usize,
     /// How many fields it may have (431 beyond).
@@ -85,6 +89,9 @@ pub struct Http2 {
     pub pending_resets_max: usize,
     /// How many streams we may have to reset for the peer's errors: beyond it is "made you reset" (CVE-2025-8671).
     pub local_resets_max: usize,
+    /// How many frames a second a connection may send that carry nothing of a request, such as PING, SETTINGS, PRIORITY,
+    /// `RST_STREAM`, empty DATA and unknown ones: beyond it is a flood (CVE-2019-9512, 9513, 9515, 9518).
+    pub idle_frames_max: u32,
     /// How much of a body a stream may hold that nobody has read yet.
     pub stream_window_bytes: u32,
     /// How much of all bodies a connection may hold.

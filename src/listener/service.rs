@@ -49,9 +49,10 @@ where
         match catch_unwind(AssertUnwindSafe(|| this.service.poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(mut response)) => {
-                let exchanging = this.exchanging.take();
-                if let Some(exchanging) = &exchanging {
+                let mut exchanging = this.exchanging.take();
+                if let Some(exchanging) = &mut exchanging {
                     announce(exchanging, &mut response);
+                    exchanging.waits_for_peer();
                 }
                 let metrics = Arc::clone(this.metrics);
                 Poll::Ready(Ok(response.map(|body| Tracked { body, exchanging, metrics })))
@@ -87,8 +88,17 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.project();
+        // hyper asks as soon as the peer takes more. Until there is more, the service is waited for.
+        if let Some(exchanging) = this.exchanging {
+            exchanging.goes_on();
+        }
         match catch_unwind(AssertUnwindSafe(|| this.body.poll_frame(cx))) {
-            Ok(polled) => polled.map_err(Into::into),
+            Ok(polled) => {
+                if let (Poll::Ready(Some(Ok(_))), Some(exchanging)) = (&polled, this.exchanging) {
+                    exchanging.waits_for_peer();
+                }
+                polled.map_err(Into::into)
+            }
             Err(_panic) => {
                 report(this.metrics);
                 Poll::Ready(Some(Err(Box::new(Panicked))))

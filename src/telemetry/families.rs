@@ -67,6 +67,7 @@ pub(super) struct Connections {
     pub(super) rejected: Family<labels::Rejection, Counter>,
     pub(super) tls_failures: Family<labels::TlsFailed, Counter>,
     pub(super) ended: Family<labels::Ended, Counter>,
+    pub(super) http2_errors: Family<labels::Http2, Counter>,
     pub(super) malformed: Family<labels::MalformedRequest, Counter>,
     pub(super) panics: Counter,
     pub(super) certificate_not_after: Family<labels::Certificate, Gauge>,
@@ -237,9 +238,9 @@ impl Connections {
             rejected,
             tls_failures,
             ended,
-            malformed,
             panics,
             certificate_not_after,
+            ..
         } = &new;
         into.register(
             "connections_accepted",
@@ -255,11 +256,6 @@ impl Connections {
         );
         into.register("tls_failures", "TLS handshakes that failed", tls_failures.clone());
         into.register("connections_ended", "Connections that came to their end", ended.clone());
-        into.register(
-            "requests_malformed",
-            "Requests refused for their form, on any path",
-            malformed.clone(),
-        );
         into.register("service_panics", "Requests that ended in a panic", panics.clone());
         let help = "When the certificate expires, since the epoch";
         into.register_with_unit(
@@ -268,7 +264,22 @@ impl Connections {
             Unit::Seconds,
             certificate_not_after.clone(),
         );
+        new.register_http2(into);
         new
+    }
+
+    fn register_http2(&self, into: &mut Registry) {
+        let Self { http2_errors, malformed, .. } = self;
+        into.register(
+            "http2_errors",
+            "HTTP/2 streams and connections that were ended, by the code that their peer was told",
+            http2_errors.clone(),
+        );
+        into.register(
+            "requests_malformed",
+            "Requests refused for their form, on any path",
+            malformed.clone(),
+        );
     }
 }
 

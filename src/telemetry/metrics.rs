@@ -20,8 +20,8 @@ use crate::webhook::event::EventKind;
 use super::families::{Connections, Durations, Reloads, Stores, Webhooks};
 pub use super::labels::Route;
 use super::labels::{
-    self, AnswerResult, ConnectionEnd, ConnectionRejection, Malformed, ReloadResult, StatusClass,
-    TlsFailure,
+    self, AnswerResult, ConnectionEnd, ConnectionRejection, Http2Error, Http2Scope, Malformed,
+    ReloadResult, StatusClass, TlsFailure,
 };
 use super::process::Process;
 pub use super::totals::Counts;
@@ -264,6 +264,11 @@ impl Metrics {
     /// A connection that had been admitted came to its end.
     pub fn connection_ended(&self, reason: ConnectionEnd) {
         self.connections.ended.get_or_create(&labels::Ended { reason }).inc();
+    }
+
+    /// A stream or a connection of HTTP/2 was ended, and its peer told why.
+    pub fn http2_error(&self, scope: Http2Scope, code: Http2Error) {
+        self.connections.http2_errors.get_or_create(&labels::Http2 { scope, code }).inc();
     }
 
     /// A request was refused for its form.

@@ -23,7 +23,7 @@ use tokio::time::{Sleep, sleep};
 
 use self::framing::{Framing, Walked};
 pub(super) use self::head::Limits;
-use super::watch::{Watch, Watched};
+use super::watch::{Ahead, Watch, Watched};
 use crate::telemetry::Metrics;
 use crate::telemetry::labels::Malformed;
 
@@ -111,12 +111,16 @@ impl<T> Gate<T> {
     }
 
     fn conclude(&mut self, walked: Walked) {
-        let body_due = self.framing.in_body().then(|| self.framing.heads());
-        self.watch.begun(walked == Walked::HeadBegun, body_due);
+        let heads = self.framing.heads();
+        let mut ahead = Ahead {
+            head_begun: walked == Walked::HeadBegun,
+            body_due: self.framing.in_body().then_some(heads),
+            refused: None,
+        };
         match walked {
             Walked::All | Walked::HeadBegun | Walked::AnswerDue => {}
             Walked::BadHead(malformed) => {
-                self.watch.refuse(self.framing.heads() + 1, malformed);
+                ahead.refused = Some((heads + 1, malformed));
                 self.held.truncate(self.ready);
                 self.held.extend_from_slice(STAND_IN);
                 self.ready = self.held.len();
@@ -129,6 +133,7 @@ impl<T> Gate<T> {
                 self.report(malformed);
             }
         }
+        self.watch.ahead(ahead);
     }
 
     fn report(&self, malformed: Malformed) {
@@ -149,7 +154,7 @@ impl<T> Gate<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> Gate<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> Gate<T> {
     fn poll_judged(
         &mut self,
         cx: &mut Context<'_>,
@@ -216,7 +221,7 @@ impl<T: AsyncRead + Unpin> Gate<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Gate<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -4,6 +4,7 @@ pub(crate) mod backend;
 pub(crate) mod cluster;
 pub(crate) mod dial;
 pub(crate) mod gateway;
+pub(crate) mod h2;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod redis;

@@ -37,6 +37,10 @@ macro_rules! words {
     };
 }
 
+// Behind the macro that it is written with.
+mod malformed;
+pub use malformed::Malformed;
+
 words! {
     /// How one copy ended, seen from its sender.
     ///
@@ -166,71 +170,6 @@ words! {
 }
 
 words! {
-    /// Why a request was refused before anybody looked at what it asks for: it breaks HTTP, or two readers could read
-    /// it in two ways.
-    Malformed {
-        /// The request line is none (RFC 9112, §3).
-        RequestLine = "request_line",
-        /// Another version than HTTP/1.0 and HTTP/1.1.
-        Version = "version",
-        /// The target is no URI, or has a fragment (RFC 9112, §3.2).
-        Target = "target",
-        /// It is longer than it may be.
-        TargetTooLong = "target_too_long",
-        /// The head is larger than it may be.
-        HeadTooLarge = "head_too_large",
-        /// The head has more fields than it may have.
-        TooManyFields = "too_many_fields",
-        /// A line ends without CR (RFC 9112, §2.2).
-        BareLineFeed = "bare_line_feed",
-        /// A field goes on in the next line, or white space comes before the first (RFC 9112, §5.2 and §2.2).
-        FoldedField = "folded_field",
-        /// A field's name is no token, or there is none (RFC 9112, §5.1).
-        FieldName = "field_name",
-        /// A field's value has a control character (RFC 9110, §5.5).
-        FieldValue = "field_value",
-        /// `Content-Length` is not one plain number (RFC 9112, §6.3).
-        ContentLength = "content_length",
-        /// `Transfer-Encoding` is not `chunked` and nothing else, or comes with HTTP/1.0 (RFC 9112, §6.1).
-        TransferEncoding = "transfer_encoding",
-        /// `Transfer-Encoding` and `Content-Length` (RFC 9112, §6.1).
-        LengthAndEncoding = "length_and_encoding",
-        /// A chunked body is none (RFC 9112, §7.1).
-        Chunk = "chunk",
-        /// A method with small letters: methods are case-sensitive, and some backends are not (RFC 9110, §9.1).
-        Method = "method",
-        /// CONNECT or TRACE, which nobody serves here.
-        MethodUnserved = "method_unserved",
-        /// The target names no path (RFC 9112, §3.2.3 and §3.2.4).
-        TargetForm = "target_form",
-        /// Another scheme than the connection's.
-        Scheme = "scheme",
-        /// The target names another host than `Host` (RFC 9112, §3.2.2; RFC 9113, §8.3.1).
-        AuthorityMismatch = "authority_mismatch",
-        /// No `Host` (RFC 9112, §3.2).
-        HostMissing = "host_missing",
-        /// More than one.
-        HostRepeated = "host_repeated",
-        /// It is not one host and port.
-        HostInvalid = "host_invalid",
-        /// A path that some backends would read as a webhook path, and the gateway does not.
-        DisguisedPath = "disguised_path",
-        /// A field with `_` that some backends could not tell from one that the gateway answers for.
-        UnderscoreTwin = "underscore_twin",
-        /// Another expectation than 100-continue (RFC 9110, §10.1.1).
-        Expectation = "expectation",
-    }
-}
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.label())
-    }
-}
-
-impl std::error::Error for Malformed {}
-
-words! {
     /// Why a TLS handshake failed.
     TlsFailure {
         /// It was not done in time.
@@ -253,12 +192,83 @@ words! {
         HeadTimeout = "head_timeout",
         /// No request came for longer than it may rest.
         IdleTimeout = "idle_timeout",
+        /// Its peer took nothing of an answer for longer than it may.
+        AnswerTimeout = "answer_timeout",
+        /// HTTP/2: its peer sent too many frames that carry nothing.
+        Flood = "flood",
         /// It broke, or the peer broke HTTP.
         Error = "error",
         /// The service panicked.
         Panic = "panic",
         /// It was still open when the patience of the shutdown ended.
         Killed = "killed",
+    }
+}
+
+words! {
+    /// What ended because of the peer's error.
+    Http2Scope {
+        /// One stream, by `RST_STREAM`.
+        Stream = "stream",
+        /// The connection, by GOAWAY.
+        Connection = "connection",
+    }
+}
+
+words! {
+    /// Why a stream or a connection was ended, as the peer was told (RFC 9113 §7).
+    Http2Error {
+        /// It broke the protocol.
+        ProtocolError = "protocol_error",
+        /// The gateway failed.
+        InternalError = "internal_error",
+        /// It sent more than it had been granted.
+        FlowControlError = "flow_control_error",
+        /// It did not acknowledge settings.
+        SettingsTimeout = "settings_timeout",
+        /// It sent on a stream that it had closed.
+        StreamClosed = "stream_closed",
+        /// A frame had the wrong size.
+        FrameSizeError = "frame_size_error",
+        /// It opened more streams than it may.
+        RefusedStream = "refused_stream",
+        /// Nobody wants the stream any more.
+        Cancel = "cancel",
+        /// Its header compression cannot be followed.
+        CompressionError = "compression_error",
+        /// CONNECT came to nothing.
+        ConnectError = "connect_error",
+        /// It floods.
+        EnhanceYourCalm = "enhance_your_calm",
+        /// Its TLS is too weak.
+        InadequateSecurity = "inadequate_security",
+        /// HTTP/1.1 is asked for.
+        Http11Required = "http_1_1_required",
+        /// A code that RFC 9113 does not know.
+        Unknown = "unknown",
+    }
+}
+
+impl Http2Error {
+    /// The error of `code`; `NO_ERROR` is none.
+    pub const fn of(code: u32) -> Option<Self> {
+        Some(match code {
+            0x0 => return None,
+            0x1 => Self::ProtocolError,
+            0x2 => Self::InternalError,
+            0x3 => Self::FlowControlError,
+            0x4 => Self::SettingsTimeout,
+            0x5 => Self::StreamClosed,
+            0x6 => Self::FrameSizeError,
+            0x7 => Self::RefusedStream,
+            0x8 => Self::Cancel,
+            0x9 => Self::CompressionError,
+            0xa => Self::ConnectError,
+            0xb => Self::EnhanceYourCalm,
+            0xc => Self::InadequateSecurity,
+            0xd => Self::Http11Required,
+            _ => Self::Unknown,
+        })
     }
 }
 
@@ -324,6 +334,7 @@ label_sets! {
     Rejection { reason: ConnectionRejection }
     TlsFailed { reason: TlsFailure }
     Ended { reason: ConnectionEnd }
+    Http2 { scope: Http2Scope, code: Http2Error }
     MalformedRequest { reason: Malformed }
     Relay { class: StatusClass }
     Reload { result: ReloadResult }
