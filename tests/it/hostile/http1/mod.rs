@@ -210,7 +210,8 @@ fn as_built(what: &str, one: &Recorded, signed: &Signed) {
 }
 
 fn compare(what: &str, case: &Case, one: &Recorded) {
-    let whole = format!("{}{}", one.head, String::from_utf8_lossy(&one.body)).to_lowercase();
+    let body = String::from_utf8_lossy(&one.body);
+    let whole = format!("{}{body}\n{}", one.head, one.trailers).to_lowercase();
     for sees in &case.sees {
         assert!(whole.contains(sees), "{what}: {sees} is not in {whole}");
     }
