@@ -226,7 +226,7 @@ const fn is_common(byte: u8) -> bool {
 
 /// What no value has (RFC 9110, §5.5).
 const fn is_control(byte: u8) -> bool {
-    ((byte < b' ') & (byte != b'\t')) | (byte == 0x7f)
+    (byte < b' ' && byte != b'\t') || byte == 0x7f
 }
 
 /// RFC 9110, §5.6.2.
