@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -91,7 +91,7 @@ where
     let mut reserved = announced.next_multiple_of(UNIT_BYTES);
     // Most bodies are one frame, which is taken as it is.
     let mut whole = Bytes::new();
-    let mut parts = BytesMut::new();
+    let mut parts = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
         let length = whole.len().max(parts.len()) + data.len();
@@ -108,19 +108,16 @@ where
             whole = data;
             continue;
         }
-        if parts.is_empty() {
-            parts.reserve(announced.max(length));
-            parts.extend_from_slice(&std::mem::take(&mut whole));
-        }
         if parts.capacity() < length {
-            // Twice as much each time, so that few bytes are moved, but never more than a body may have.
-            let mut larger = BytesMut::with_capacity((2 * length).min(bytes_max));
-            larger.extend_from_slice(&parts);
-            parts = larger;
+            // Twice as much each time, so that few bytes are moved, but never more than a body may have; and by the
+            // allocator, which moves large pieces without a second copy.
+            let capacity = announced.max((2 * length).min(bytes_max));
+            parts.reserve_exact(capacity - parts.len());
         }
+        parts.extend_from_slice(&std::mem::take(&mut whole));
         parts.extend_from_slice(&data);
     }
-    let bytes = if parts.is_empty() { whole } else { parts.freeze() };
+    let bytes = if parts.is_empty() { whole } else { Bytes::from(parts) };
     Ok(Shelved { bytes, place })
 }
 
