@@ -148,10 +148,10 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<Slot> {
         SETTLED => {
             let [letter] = take(bytes)?;
             let status = u16::from_be_bytes(take(bytes)?);
-            let verdict = match letter {
-                DELIVERED => Verdict::Delivered(status),
-                REFUSED => Verdict::Refused(status),
-                UNKNOWN => Verdict::Unknown,
+            let verdict = match (letter, status) {
+                (DELIVERED, _) => Verdict::Delivered(status),
+                (REFUSED, _) => Verdict::Refused(status),
+                (UNKNOWN, 0) => Verdict::Unknown,
                 _ => return None,
             };
             Record::Settled { verdict, digest: Digest(u64::from_be_bytes(take(bytes)?)) }
