@@ -54,7 +54,8 @@ fn check_place(place: &str, text: &str) {
         return;
     };
     let (line, column) = rest.split_once(':').expect("line and column");
-    let (line, column): (usize, usize) = (line.parse().expect("a line"), column.parse().expect("a column"));
+    let (line, column): (usize, usize) =
+        (line.parse().expect("a line"), column.parse().expect("a column"));
     assert!(line >= 1 && column >= 1, "{place}");
     let lines = text.split('\n').collect::<Vec<_>>();
     let within = lines.get(line - 1).unwrap_or_else(|| panic!("{place}: there is no such line"));

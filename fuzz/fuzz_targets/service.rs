@@ -134,7 +134,8 @@ async fn talk(stream: DuplexStream, bytes: &[u8], pieces: u8) -> Vec<u8> {
         while !rest.is_empty() {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let most = 1 + usize::try_from(state >> 16).unwrap_or(0) % (1 << (1 + pieces % 12));
-            let (piece, after) = rest.split_at(if pieces == 0 { rest.len() } else { most.min(rest.len()) });
+            let (piece, after) =
+                rest.split_at(if pieces == 0 { rest.len() } else { most.min(rest.len()) });
             if to.write_all(piece).await.is_err() {
                 break;
             }
@@ -244,7 +245,8 @@ fn plain(path: &str) -> Vec<u8> {
     let mut rest = path.as_bytes();
     while let Some((byte, after)) = rest.split_first() {
         let digits = after.get(..2).filter(|_| *byte == b'%');
-        let decoded = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        let decoded = digits
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
         bytes.push(match decoded.unwrap_or(*byte) {
             b'\\' => b'/',
             other => other,

@@ -47,11 +47,14 @@ async fn ask(choice: u8, logs_in: bool, answers: &[u8]) -> Result<Reply, StoreEr
     let minute = Duration::from_secs(60);
     let operation = match choice & 3 {
         0 | 1 => Operation::Claim { lease: minute, window: minute },
-        2 => Operation::Settle { verdict: Verdict::Delivered(200), digest: Digest(7), window: minute },
+        2 => Operation::Settle {
+            verdict: Verdict::Delivered(200),
+            digest: Digest(7),
+            window: minute,
+        },
         _ => Operation::Release { ending: Ending::Failed, pause: minute, window: minute },
     };
-    let credentials =
-        logs_in.then(|| Credentials { username: None, password: PASSWORD.into() });
+    let credentials = logs_in.then(|| Credentials { username: None, password: PASSWORD.into() });
     let (ours, peer) = duplex(1024);
     let (mut from, mut to) = tokio::io::split(peer);
     let pieces = 1 + usize::from(choice >> 4) * 5;

@@ -48,7 +48,8 @@ pub fn token(header: &[u8], claims: &[u8], secret: &str) -> String {
 pub fn webhook_token(body: &[u8]) -> String {
     let (_, key, secret) = KEYS[0];
     let sha256 = STANDARD.encode(Sha256::digest(body));
-    let claims = format!(r#"{{"iss":"{key}","exp":4102444800,"nbf":1700000000,"sha256":"{sha256}"}}"#);
+    let claims =
+        format!(r#"{{"iss":"{key}","exp":4102444800,"nbf":1700000000,"sha256":"{sha256}"}}"#);
     token(br#"{"alg":"HS256","typ":"JWT"}"#, claims.as_bytes(), secret)
 }
 

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::{Http, Shared};
 use super::limit::Places;
-use super::watch::Hold;
+use super::watched::Hold;
 use super::{Options, Peer};
 use crate::telemetry::Metrics;
 use crate::telemetry::labels::ConnectionEnd;

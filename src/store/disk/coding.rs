@@ -221,6 +221,14 @@ mod tests {
     }
 
     #[test]
+    fn a_status_without_an_answer_is_not_read() {
+        let record = Record::Settled { verdict: Verdict::Unknown, digest: Digest(1) };
+        let mut bytes = encode(&Slot { record, deadline: StoreTime(1) });
+        bytes[11] = 1;
+        assert_eq!(decode(&bytes), None);
+    }
+
+    #[test]
     fn places_are_in_order_of_rank_then_deadline() {
         let at = |rank, deadline| place(rank, StoreTime(deadline), Key([0xff; 16]));
         let in_order = [

@@ -209,3 +209,32 @@ fn read_verdict(text: &str) -> Option<Verdict> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn counts_that_cannot_be_are_no_reply() {
+        let won = |attempt, lapses| {
+            parse(&Value::Array(vec![text("won"), Value::Int(attempt), Value::Int(lapses)]))
+        };
+        assert_eq!(won(2, 1), Some(Reply::Won { attempt: 2, possible_duplicate: true }));
+        for (attempt, lapses) in [(0, 0), (1, 2), (1, -1), (-1, 0), (1 << 32, 0)] {
+            assert_eq!(won(attempt, lapses), None, "{attempt} {lapses}");
+        }
+    }
+
+    #[test]
+    fn a_verdict_has_three_digits() {
+        assert_eq!(read_verdict("D200"), Some(Verdict::Delivered(200)));
+        assert_eq!(read_verdict("U000"), Some(Verdict::Unknown));
+        for wrong in ["D20", "D+20", "D2000", "D65535", "U200", "X200", "200", "", "D"] {
+            assert_eq!(read_verdict(wrong), None, "{wrong}");
+        }
+    }
+}
