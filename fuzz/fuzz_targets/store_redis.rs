@@ -63,7 +63,11 @@ async fn ask(choice: u8, logs_in: bool, answers: &[u8]) -> Result<Reply, StoreEr
         for piece in answers.chunks(if choice & 8 == 0 { answers.len().max(1) } else { pieces }) {
             // After a command, or before there was any.
             if choice & 8 != 0 {
-                let _ = timeout(Duration::from_millis(1), from.read(&mut asked)).await;
+                tokio::select! {
+                    biased;
+                    _ = from.read(&mut asked) => {}
+                    () = turns() => {}
+                }
             }
             if to.write_all(piece).await.is_err() {
                 break;
@@ -75,6 +79,13 @@ async fn ask(choice: u8, logs_in: bool, answers: &[u8]) -> Result<Reply, StoreEr
     let asking = perform(ours, credentials, Owner(7), &operation);
     let both = async { tokio::join!(asking, answering).0 };
     timeout(LONG, both).await.expect("nobody waits for a peer that has closed")
+}
+
+/// Lets the other side have its turns: it asks within a few, or not at all.
+async fn turns() {
+    for _ in 0..8 {
+        tokio::task::yield_now().await;
+    }
 }
 
 fn sources(error: &dyn Error) -> String {
