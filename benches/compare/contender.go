@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"text/template"
 	"time"
 )
@@ -29,6 +31,12 @@ const (
 	luaPeer        = "nginx + Lua"
 	goPeer         = "Go"
 	nodePeer       = "Node"
+)
+
+// What oncehook's [store] says.
+const (
+	inMemory = `kind = "memory"`
+	inRedis  = "kind = \"redis\"\n\n[store.redis]\nurl = \"redis://127.0.0.1:REDIS_PORT/0\""
 )
 
 // A contender is one server under test.
@@ -57,7 +65,8 @@ type params struct {
 	Root                         bool
 }
 
-func contenders() []*contender {
+// contenders are all of them, with another build of oncehook beside the one to measure if there is a path to it.
+func contenders(before string) []*contender {
 	nginx := func(file string) func(world, params) []string {
 		return func(_ world, p params) []string {
 			return []string{"nginx", "-p", p.Folder, "-e", p.Folder + "/error.log", "-c", filepath.Join(p.Folder, file)}
@@ -66,7 +75,7 @@ func contenders() []*contender {
 	oncehook := func(w world, p params) []string {
 		return []string{w.oncehook, "run", "--config", filepath.Join(p.Folder, "oncehook.toml")}
 	}
-	return []*contender{
+	all := []*contender{
 		{name: plainNginx, short: "nginx", files: []string{"nginx.conf"}, command: nginx("nginx.conf")},
 		{name: "HAProxy", short: "haproxy", files: []string{"haproxy.cfg"}, command: func(_ world, p params) []string {
 			return []string{"haproxy", "-db", "-f", filepath.Join(p.Folder, "haproxy.cfg")}
@@ -79,10 +88,22 @@ func contenders() []*contender {
 			return []string{"node", filepath.Join(w.sources, "node", "recipe.js")}
 		}},
 		{name: oncehookMemory, short: "oncehook-memory", claims: oncePerEvent, files: []string{"oncehook.toml"},
-			command: oncehook, store: `kind = "memory"`},
+			command: oncehook, store: inMemory},
 		{name: oncehookRedis, short: "oncehook-redis", claims: oncePerEvent, files: []string{"oncehook.toml"},
-			command: oncehook, store: "kind = \"redis\"\n\n[store.redis]\nurl = \"redis://127.0.0.1:%d/0\""},
+			command: oncehook, store: inRedis},
 	}
+	if before == "" {
+		return all
+	}
+	other := func(w world, p params) []string {
+		w.oncehook = before
+		return oncehook(w, p)
+	}
+	return append(all,
+		&contender{name: "oncehook before, memory", short: "before-memory", claims: oncePerEvent, files: []string{"oncehook.toml"},
+			command: other, store: inMemory},
+		&contender{name: "oncehook before, Redis", short: "before-redis", claims: oncePerEvent, files: []string{"oncehook.toml"},
+			command: other, store: inRedis})
 }
 
 // start renders the contender's files, and waits until it has answered a handshake.
@@ -123,10 +144,7 @@ func (c *contender) params(w world) (params, error) {
 		Folder: filepath.Join(w.folder, c.short), Sources: w.sources,
 		BackendPort: w.backendPort, RedisPort: w.redisPort, Key: apiKey, Secret: apiSecret,
 		Certificate: w.certificate, CertificateKey: w.certificateKey, Root: os.Getuid() == 0,
-		Store: c.store,
-	}
-	if c.short == "oncehook-redis" {
-		p.Store = fmt.Sprintf(c.store, w.redisPort)
+		Store: strings.ReplaceAll(c.store, "REDIS_PORT", strconv.Itoa(w.redisPort)),
 	}
 	if err := os.MkdirAll(p.Folder, 0o700); err != nil {
 		return p, err

@@ -21,13 +21,14 @@ import (
 )
 
 type options struct {
-	quick                       bool
-	rounds                      int
-	seconds                     float64
-	only                        string
-	oncehook, goPeer, sources   string
-	output, write, render, note string
-	serverCore, loadCore        int
+	quick                 bool
+	rounds                int
+	seconds               float64
+	only                  string
+	oncehook, before      string
+	goPeer, sources       string
+	output, write, render string
+	serverCore, loadCore  int
 }
 
 func main() {
@@ -60,10 +61,11 @@ func parse() options {
 	flag.IntVar(&o.rounds, "rounds", 0, "rounds (5; with --quick 3); each has every row and every contender")
 	flag.Float64Var(&o.seconds, "seconds", 0, "limit of one run (2; with --quick 1); slow contenders are cut off there")
 	flag.StringVar(&o.only, "only", "", "rows and contenders, comma between: h1-fresh,nginx,oncehook-redis; also syscalls, memory")
-	flag.StringVar(&o.output, "json", "", "where the figures go (target/compare/DATE.json)")
+	flag.StringVar(&o.output, "json", "", "where the figures go (target/compare/TIME.json)")
 	flag.StringVar(&o.write, "write", "", "a Markdown file whose part between the compare marks is replaced, such as docs/performance.md")
 	flag.StringVar(&o.render, "render", "", "run nothing: the tables of these figures (a JSON file)")
 	flag.StringVar(&o.oncehook, "oncehook", "", "the program to measure (this tree, built for release)")
+	flag.StringVar(&o.before, "before", "", "another build of oncehook to measure beside it: before-memory, before-redis")
 	flag.StringVar(&o.goPeer, "go-peer", "", "")
 	flag.StringVar(&o.sources, "sources", "", "")
 	flag.IntVar(&o.serverCore, "server-core", 0, "the core of the servers")
@@ -93,7 +95,7 @@ func usage() {
 		fmt.Fprintf(flag.CommandLine.Output(), "  %-12s %s\n", r.Name, r.About)
 	}
 	fmt.Fprintln(flag.CommandLine.Output(), "\nContenders:")
-	for _, c := range contenders() {
+	for _, c := range contenders("") {
 		fmt.Fprintf(flag.CommandLine.Output(), "  %-16s %s\n", c.short, c.name)
 	}
 	fmt.Fprintln(flag.CommandLine.Output(), "\nFlags:")
@@ -112,6 +114,16 @@ type bench struct {
 }
 
 func benchmark(ctx context.Context, o options) error {
+	for _, path := range []*string{&o.oncehook, &o.goPeer, &o.sources, &o.before} {
+		if *path == "" {
+			continue
+		}
+		absolute, err := filepath.Abs(*path) // each server has a working folder of its own
+		if err != nil {
+			return err
+		}
+		*path = absolute
+	}
 	b := &bench{options: o}
 	if err := b.choose(); err != nil {
 		return err
@@ -139,7 +151,7 @@ func benchmark(ctx context.Context, o options) error {
 
 // choose keeps the rows and contenders that were asked for.
 func (b *bench) choose() error {
-	b.rows, b.contenders, b.weigh, b.count = rows(), contenders(), true, true
+	b.rows, b.contenders, b.weigh, b.count = rows(), contenders(b.before), true, true
 	if b.quick {
 		b.rows = slices.DeleteFunc(b.rows, func(r row) bool { return !r.quick })
 		for i := range b.rows {
@@ -165,7 +177,7 @@ func (b *bench) choose() error {
 	all := rows()
 	b.weigh, b.count = wants("memory"), wants("syscalls")
 	rest := slices.DeleteFunc(all, func(r row) bool { return !wants(r.Name) })
-	few := slices.DeleteFunc(contenders(), func(c *contender) bool { return !wants(c.short) })
+	few := slices.DeleteFunc(contenders(b.before), func(c *contender) bool { return !wants(c.short) })
 	for name, known := range asked {
 		if !known {
 			return fmt.Errorf("--only: nothing is called %q; --help lists the rows and contenders", name)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"time"
 )
@@ -38,6 +39,8 @@ func rows() []row {
 		{"h1-16k", "fresh event of 16 KB", closed(http1Kept), shape{bytes: 16 * kib, copies: 1}, 8000, false, false},
 		{"h1-256k", "fresh event of 256 KB", closed(http1Kept), shape{bytes: 256 * kib, copies: 1}, 1000, false, false},
 		{"h1-new", "fresh event, a new TLS connection each", closed(http1New), small, 2500, true, false},
+		{"h1-new-x25519", "the same, and the sender offers X25519 alone, which all contenders speak",
+			load{protocol: http1New, workers: connections, groups: []tls.CurveID{tls.X25519}}, small, 2500, false, false},
 		{"h1-rate", fmt.Sprintf("fresh event, HTTP/1.1, 32 connections, %d a second", rateOf),
 			load{protocol: http1Kept, workers: connections, rate: rateOf}, small, 3000, true, true},
 	}
