@@ -66,8 +66,8 @@ func parse() options {
 	flag.StringVar(&o.render, "render", "", "run nothing: the tables of these figures (a JSON file)")
 	flag.StringVar(&o.oncehook, "oncehook", "", "the program to measure (this tree, built for release)")
 	flag.StringVar(&o.before, "before", "", "another build of oncehook to measure beside it: before-memory, before-redis")
-	flag.StringVar(&o.goPeer, "go-peer", "", "")
-	flag.StringVar(&o.sources, "sources", "", "")
+	flag.StringVar(&o.goPeer, "go-peer", "", "the Go recipe (run builds it)")
+	flag.StringVar(&o.sources, "sources", "", "the folder of the peers' files (run copies it)")
 	flag.IntVar(&o.serverCore, "server-core", 0, "the core of the servers")
 	flag.IntVar(&o.loadCore, "load-core", 1, "the core of the load generator, the backend and Redis")
 	flag.Usage = usage
