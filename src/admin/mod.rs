@@ -1,8 +1,10 @@
 //! What an operator, an orchestrator and Prometheus ask: is it alive, is it ready, what has it counted.
 //!
 //! It has its own listener and its own thread, so that it answers while the gateway is drowning. This file listens;
-//! `pages` answers, [`readiness`] and [`status`] are what they are told. Which thread it is, is left to `app`.
+//! [`guard`] lets in, `pages` answers, [`readiness`] and [`status`] are what they are told. Which thread it is, is left
+//! to `app`.
 
+pub mod guard;
 mod pages;
 pub mod readiness;
 pub mod status;
@@ -12,18 +14,29 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::{runtime, time};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::guard::Shown;
+pub use self::guard::{Guard, Token};
 pub use self::readiness::{Readiness, StoreHealth};
 pub use self::status::Status;
 use crate::telemetry::Metrics;
+use crate::telemetry::labels::AdminRefusal;
 
 /// A head and its fields are small here: curl, kubelet and Prometheus send a few hundred bytes.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -37,7 +50,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What the admin listener is held to. Defaults stand in `config`.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to listen: a loopback address, since the pages have no authentication.
+    /// Where to listen: a loopback address, unless the guard asks for something.
     pub address: SocketAddr,
     /// How long a request's head may take.
     pub head_timeout: Duration,
@@ -63,8 +76,8 @@ pub struct State {
 pub enum BindError {
     /// Other machines would reach it.
     #[error(
-        "the admin address {address} is no loopback address, and the pages have no authentication; hint: listen on \
-         127.0.0.1 or [::1]; a probe can run `oncehook healthcheck` beside the gateway"
+        "the admin address {address} is no loopback address, and the pages ask for neither a token nor a client \
+         certificate; hint: set admin.token_file or admin.tls.client_ca_file, or listen on 127.0.0.1 or [::1]"
     )]
     NotLoopback {
         /// Where it should have listened.
@@ -85,14 +98,18 @@ pub struct Admin {
     socket: TcpListener,
     local_address: SocketAddr,
     options: Options,
+    guard: Arc<ArcSwap<Guard>>,
     state: State,
 }
 
 impl Admin {
     /// Binds the address. Needs no runtime.
-    pub fn bind(options: Options, state: State) -> Result<Self, BindError> {
+    ///
+    /// # Errors
+    /// [`BindError`], if `guard` is open and the address no loopback one, or if the operating system refuses.
+    pub fn bind(options: Options, guard: Guard, state: State) -> Result<Self, BindError> {
         let address = options.address;
-        if !address.ip().to_canonical().is_loopback() {
+        if guard.is_open() && !address.ip().to_canonical().is_loopback() {
             return Err(BindError::NotLoopback { address });
         }
         let bind = || {
@@ -103,7 +120,13 @@ impl Admin {
         };
         let (socket, local_address) =
             bind().map_err(|source| BindError::Listen { address, source })?;
-        Ok(Self { socket, local_address, options, state })
+        let guard = Arc::new(ArcSwap::from_pointee(guard));
+        Ok(Self { socket, local_address, options, guard, state })
+    }
+
+    /// What is asked of those who connect from now on, to be replaced while it serves.
+    pub fn guard(&self) -> Arc<ArcSwap<Guard>> {
+        Arc::clone(&self.guard)
     }
 
     /// Where it listens, with the port that the operating system chose if the configured one is 0.
@@ -119,15 +142,22 @@ impl Admin {
     }
 
     async fn answer(self, stop: &CancellationToken) -> io::Result<()> {
-        let Self { socket, options, state, .. } = self;
+        let Self { socket, options, guard, state, .. } = self;
         let socket = tokio::net::TcpListener::from_std(socket)?;
         let places = Arc::new(Semaphore::new(options.connections_max));
         let connections = TaskTracker::new();
+        let metrics = Arc::clone(&state.metrics);
         let pages = TowerToHyperService::new(pages::router(state));
         let accepting = async {
             loop {
                 let (stream, place) = next(&socket, &places).await;
-                connections.spawn(converse(stream, pages.clone(), options.head_timeout, place));
+                let conversation = Conversation {
+                    guard: guard.load_full(),
+                    pages: pages.clone(),
+                    metrics: Arc::clone(&metrics),
+                    head_timeout: options.head_timeout,
+                };
+                connections.spawn(conversation.hold(stream, place));
             }
         };
         tokio::select! {
@@ -161,22 +191,72 @@ async fn next(
 }
 
 /// One request, one answer, one connection: so a time-out for all of it needs no exceptions.
-async fn converse(
-    stream: TcpStream,
+struct Conversation {
+    guard: Arc<Guard>,
     pages: TowerToHyperService<axum::Router>,
+    metrics: Arc<Metrics>,
     head_timeout: Duration,
-    place: Option<OwnedSemaphorePermit>,
-) {
-    let conversation = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
-        .max_header_size(HEAD_BYTES_MAX)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), pages);
-    match time::timeout(CONNECTION_TIME_MAX, conversation).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "admin connection broke"),
-        Err(_elapsed) => tracing::debug!("admin connection took too long"),
+}
+
+impl Conversation {
+    async fn hold(self, stream: TcpStream, place: Option<OwnedSemaphorePermit>) {
+        match time::timeout(CONNECTION_TIME_MAX, self.shake_hands(stream)).await {
+            Ok(()) => {}
+            Err(_elapsed) => tracing::debug!("admin connection took too long"),
+        }
+        drop(place);
     }
-    drop(place);
+
+    async fn shake_hands(self, stream: TcpStream) {
+        let Some(tls) = self.guard.tls.clone() else {
+            return self.talk(stream, Shown::No).await;
+        };
+        let shaking = TlsAcceptor::from(tls).accept(stream);
+        let failure = match time::timeout(self.head_timeout, shaking).await {
+            Ok(Ok(stream)) => {
+                let certificates = stream.get_ref().1.peer_certificates();
+                let shown = if certificates.is_some() { Shown::Yes } else { Shown::No };
+                return self.talk(stream, shown).await;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_elapsed) => "timeout".to_owned(),
+        };
+        self.metrics.admin_refused(AdminRefusal::Handshake);
+        tracing::debug!(error = failure, "no TLS handshake with the admin listener");
+    }
+
+    async fn talk(self, stream: impl AsyncRead + AsyncWrite + Unpin, shown: Shown) {
+        let Self { guard, pages, metrics, head_timeout } = self;
+        let guarded = service_fn(|request: Request<Incoming>| {
+            let admitted = guard.admit(request.uri().path(), request.headers(), shown);
+            answer(admitted.map(|()| pages.call(request)), &metrics)
+        });
+        let conversation = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(head_timeout)
+            .max_header_size(HEAD_BYTES_MAX)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), guarded);
+        if let Err(error) = conversation.await {
+            tracing::debug!(%error, "admin connection broke");
+        }
+    }
+}
+
+/// What a page says, or that it may not be seen.
+async fn answer<P, B, E>(
+    page: Result<P, AdminRefusal>,
+    metrics: &Metrics,
+) -> Result<Response<Either<B, Full<Bytes>>>, E>
+where
+    P: Future<Output = Result<Response<B>, E>>,
+{
+    match page {
+        Ok(page) => Ok(page.await?.map(Either::Left)),
+        Err(reason) => {
+            metrics.admin_refused(reason);
+            tracing::debug!(reason = reason.label(), "admin page refused");
+            Ok(guard::refused(reason).map(Either::Right))
+        }
+    }
 }

@@ -5,14 +5,16 @@
 //! all of it in order. What a room does is left to the room.
 
 mod announce;
+mod expiry;
 pub mod reload;
 mod rooms;
 mod service;
 mod status;
 mod store;
+mod tls;
 mod watch;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -23,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::readiness::Stage;
-use crate::admin::{self, Admin, Readiness};
+use crate::admin::{self, Admin, Guard, Readiness};
 use crate::clock;
 use crate::config::{Config, Shutdown};
 use crate::dispatch::Dispatch;
@@ -114,6 +116,9 @@ pub struct Running {
     current: Config,
     /// What the listener shows, as far as it speaks TLS.
     tls: Option<Tls>,
+    /// The same of the admin listener, and what it asks for.
+    admin_tls: Option<Tls>,
+    admin_guard: Arc<ArcSwap<Guard>>,
     service: Arc<ArcSwap<Service>>,
     control: listener::Control,
     lasting: Lasting,
@@ -139,12 +144,17 @@ pub struct Running {
 
 /// Sets up this process's log as `config` says. Once for each process; demos and tests go without.
 pub fn init_log(config: &Config) -> Result<(), StartError> {
-    Ok(log::init(&rooms::log(config.log))?)
+    Ok(log::init(rooms::log(config.log))?)
 }
 
 /// Starts a gateway within the current runtime. A store that cannot be reached does not keep it from starting, one that
 /// is set up wrong does.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    start_on(None, config).await
+}
+
+/// The same, with webhooks on a socket that listens already, whatever `listen.address` says; `None` binds that.
+pub async fn start_on(socket: Option<TcpListener>, config: Config) -> Result<Running, StartError> {
     // Asked before the first event comes: the first answer may take a while, and without one nothing can be claimed.
     getrandom::u64().map_err(StartError::Random)?;
     let metrics = Metrics::new();
@@ -153,7 +163,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (serving, exchanges) = (TaskTracker::new(), TaskTracker::new());
     let (backlog, beside) = (TaskTracker::new(), TaskTracker::new());
 
-    let tls = rooms::listener_tls(&config.tls)?;
+    let tls = tls::listener(&config)?;
+    let admin_tls = tls::admin(&config.admin)?;
     let (stores, writer) = rooms::stores(&config.store)?;
     let writer = writer.map(store::spawn).transpose()?;
     store::check(&stores.shared).await?;
@@ -168,17 +179,22 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     };
     let service = Arc::new(ArcSwap::from_pointee(Service::new(&config, &lasting, None)?));
 
-    let listener = Listener::bind(rooms::listener(&config, tls.as_ref()), Arc::clone(&metrics))?;
+    let options = rooms::listener(&config, tls.as_ref());
+    let listener = match socket {
+        None => Listener::bind(options, Arc::clone(&metrics))?,
+        Some(socket) => Listener::on(socket, options, Arc::clone(&metrics))?,
+    };
     let (address, control) = (listener.local_address(), listener.control());
     let readiness = Arc::new(Readiness::new());
     let ledger =
         Arc::new(Ledger::new(Arc::clone(&readiness), Arc::clone(&dispatch), Arc::clone(&metrics)));
-    let admin = bind_admin(&config, &metrics, &ledger)?;
-    let admin_address = admin.local_address();
+    let guard = tls::guard(&config.admin, admin_tls.as_ref());
+    let admin = bind_admin(&config, guard, &ledger)?;
+    let (admin_address, admin_guard) = (admin.local_address(), admin.guard());
 
     let (working, finishing) = (Arc::clone(&dispatch), finish.clone());
     backlog.spawn(async move { working.finish(finishing, BACKLOG_GRACE).await });
-    watch_beside(&beside, &dispatch, &metrics, &end);
+    watch_beside(&beside, &dispatch, &ledger, &end);
     let admin = spawn_admin(admin, end.clone())?;
     let (serve, stopped, killed) = (Arc::clone(&service), stop.clone(), kill.clone());
     serving.spawn(listener.serve(
@@ -188,8 +204,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     ));
     readiness.set(Stage::Ready);
     metrics.configured(clock::unix());
-    ledger.configured(&config, tls.as_ref());
-    announce::certificates(tls.as_ref(), &metrics);
+    ledger.configured(&config, expiry::of([&tls, &admin_tls]));
     announce::configuration(&config);
     tracing::info!(%address, admin = %admin_address, tls = tls.is_some(), "listening");
     Ok(Running {
@@ -199,6 +214,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         started: config.clone(),
         current: config,
         tls,
+        admin_tls,
+        admin_guard,
         service,
         control,
         lasting,
@@ -213,6 +230,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         admin,
         writer,
     })
+}
+
+/// Comes back when one of the runtime's threads has done something: a runtime that is stuck does not.
+pub async fn pulse() {
+    // A task that is cut off has been run, too.
+    drop(TaskTracker::new().spawn(std::future::ready(())).await);
 }
 
 impl Running {
@@ -274,11 +297,7 @@ impl Running {
     }
 }
 
-fn bind_admin(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    ledger: &Arc<Ledger>,
-) -> Result<Admin, StartError> {
+fn bind_admin(config: &Config, guard: Guard, ledger: &Arc<Ledger>) -> Result<Admin, StartError> {
     let options = admin::Options {
         address: config.admin.address,
         head_timeout: ADMIN_HEAD_TIMEOUT,
@@ -286,12 +305,12 @@ fn bind_admin(
     };
     let (of_store, of_all) = (Arc::clone(ledger), Arc::clone(ledger));
     let state = admin::State {
-        metrics: Arc::clone(metrics),
+        metrics: Arc::clone(ledger.metrics()),
         readiness: Arc::clone(ledger.readiness()),
         store: Arc::new(move || store::health(of_store.dispatch())),
         status: Arc::new(move || of_all.status()),
     };
-    Ok(Admin::bind(options, state)?)
+    Ok(Admin::bind(options, guard, state)?)
 }
 
 fn spawn_admin(admin: Admin, end: CancellationToken) -> Result<JoinHandle<()>, StartError> {
@@ -307,7 +326,7 @@ fn spawn_admin(admin: Admin, end: CancellationToken) -> Result<JoinHandle<()>, S
 fn watch_beside(
     beside: &TaskTracker,
     dispatch: &Arc<Dispatch>,
-    metrics: &Arc<Metrics>,
+    ledger: &Arc<Ledger>,
     end: &CancellationToken,
 ) {
     let (probing, stopping) = (Arc::clone(dispatch), end.clone());
@@ -317,10 +336,18 @@ fn watch_beside(
             () = stopping.cancelled() => {}
         }
     });
-    let (watched, metrics, stopping) = (Arc::clone(dispatch), Arc::clone(metrics), end.clone());
+    let (watched, metrics, stopping) =
+        (Arc::clone(dispatch), Arc::clone(ledger.metrics()), end.clone());
     beside.spawn(async move {
         tokio::select! {
             never = watch::store(&watched, &metrics) => match never {},
+            () = stopping.cancelled() => {}
+        }
+    });
+    let (reminding, stopping) = (Arc::clone(ledger), end.clone());
+    beside.spawn(async move {
+        tokio::select! {
+            never = expiry::remind(&reminding) => match never {},
             () = stopping.cancelled() => {}
         }
     });

@@ -6,18 +6,20 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admin::Guard;
 use crate::config::{Change, Config, LoadError, StoreKind, Tls as TlsSection};
 use crate::listener::tls::Tls;
 use crate::telemetry::labels::ReloadResult;
 
 use super::service::Service;
-use super::{Running, StartError, announce, rooms, watch};
+use super::{Running, StartError, announce, expiry, rooms, tls, watch};
 
 /// What only a restart changes: keys, and sections with their dot.
-const RESTART: [&str; 5] = ["listen.address", "tls.enabled", "admin.", "store.", "log."];
+const RESTART: [&str; 5] = ["listen.address", "tls.enabled", "admin.address", "store.", "log."];
 /// What of these sections does not need one.
 const NO_RESTART: [&str; 2] = ["store.on_store_error", "store.on_store_error_after"];
 
@@ -49,6 +51,15 @@ pub enum ReloadError {
         key: &'static str,
         /// As it is in this process.
         operation_timeout: Duration,
+    },
+    /// The admin listener would ask for nothing, where other machines can reach it until a restart.
+    #[error(
+        "the admin listener is on {address} until a restart, and would ask for neither a token nor a client \
+         certificate; hint: restart, or keep admin.token_file until then"
+    )]
+    AdminOpen {
+        /// Where it listens.
+        address: SocketAddr,
     },
 }
 
@@ -94,8 +105,9 @@ impl Plan {
         Ok(Self { applied, waiting, newly_waiting: !waiting_now.is_empty() })
     }
 
-    fn certificates(&self) -> bool {
-        self.applied.iter().any(|change| change.key().starts_with("tls."))
+    /// Whether a key of this section, with its dot, takes effect.
+    fn touches(&self, section: &str) -> bool {
+        self.applied.iter().any(|change| change.key().starts_with(section))
     }
 }
 
@@ -152,12 +164,19 @@ impl Running {
         if !plan.applied.is_empty() {
             // All that can fail comes before all that changes anything.
             let service = Service::new(&config, &self.lasting, Some(&self.service.load()))?;
-            let tls = if plan.certificates() { self.certificates(&config)? } else { None };
-            self.show(tls);
+            let tls = if plan.touches("tls.") { self.certificates(&config)? } else { None };
+            let admin = plan.touches("admin.").then(|| self.admin(&config)).transpose()?;
+            if tls.is_some() {
+                self.tls = tls;
+            }
+            if let Some((guard, tls)) = admin {
+                self.admin_guard.store(Arc::new(guard));
+                self.admin_tls = tls;
+            }
             self.lasting.dispatch.set_options(rooms::dispatch(&config));
             self.control.set(rooms::listener(&config, self.tls.as_ref()));
             self.service.store(Arc::new(service));
-            self.ledger.configured(&config, self.tls.as_ref());
+            self.ledger.configured(&config, expiry::of([&self.tls, &self.admin_tls]));
             tracing::info!(changed = reloaded.changed.join(", "), "configuration reloaded");
             announce::configuration(&config);
         } else if !plan.newly_waiting {
@@ -173,22 +192,20 @@ impl Running {
         Ok(reloaded)
     }
 
-    /// What the listener shall show; `None` if it speaks no TLS.
-    fn certificates(&self, config: &Config) -> Result<Option<Tls>, StartError> {
-        if self.tls.is_none() { Ok(None) } else { rooms::listener_tls(&config.tls) }
+    /// What the admin listener shall ask for and show.
+    fn admin(&self, config: &Config) -> Result<(Guard, Option<Tls>), ReloadError> {
+        let tls = tls::admin(&config.admin)?;
+        let guard = tls::guard(&config.admin, tls.as_ref());
+        let address = self.admin_address;
+        if guard.is_open() && !address.ip().to_canonical().is_loopback() {
+            return Err(ReloadError::AdminOpen { address });
+        }
+        Ok((guard, tls))
     }
 
-    /// Shows `tls` from now on, if there is any; else what was shown before.
-    fn show(&mut self, tls: Option<Tls>) {
-        let Some(tls) = tls else { return };
-        let metrics = &self.lasting.metrics;
-        for gone in self.tls.iter().flat_map(|old| &old.leaves) {
-            if !tls.leaves.iter().any(|leaf| leaf.name == gone.name) {
-                metrics.certificate_gone(&gone.name);
-            }
-        }
-        announce::certificates(Some(&tls), metrics);
-        self.tls = Some(tls);
+    /// What the listener shall show; `None` if it speaks no TLS.
+    fn certificates(&self, config: &Config) -> Result<Option<Tls>, StartError> {
+        if self.tls.is_none() { Ok(None) } else { tls::listener(config) }
     }
 }
 

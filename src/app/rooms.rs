@@ -9,6 +9,7 @@ use http::HeaderValue;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::config::{self, Config};
@@ -59,43 +60,24 @@ pub(super) fn log(section: config::Log) -> log::Options {
         config::LogFormat::Text => log::Format::Text,
     };
     let level = match section.level {
-        config::LogLevel::Error => "error",
-        config::LogLevel::Warn => "warn",
-        config::LogLevel::Info => "info",
-        config::LogLevel::Debug => "debug",
-        config::LogLevel::Trace => "trace",
+        config::LogLevel::Error => tracing::Level::ERROR,
+        config::LogLevel::Warn => tracing::Level::WARN,
+        config::LogLevel::Info => tracing::Level::INFO,
+        config::LogLevel::Debug => tracing::Level::DEBUG,
+        config::LogLevel::Trace => tracing::Level::TRACE,
     };
-    log::Options { format, filter: level.to_owned() }
-}
-
-/// TLS of the listener; `None` for plain HTTP.
-pub(super) fn listener_tls(section: &config::Tls) -> Result<Option<tls::Tls>, StartError> {
-    match section {
-        config::Tls::Off => Ok(None),
-        config::Tls::SelfSigned => {
-            let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-            Ok(Some(tls::self_signed(&names)?.tls))
-        }
-        config::Tls::Certificates(certificates) => {
-            let pairs: Vec<_> = certificates
-                .iter()
-                .map(|pair| tls::Files {
-                    certificate: pair.certificate_file.clone(),
-                    key: pair.key_file.clone(),
-                })
-                .collect();
-            Ok(Some(tls::server_config(&pairs)?))
-        }
-    }
+    log::Options { format, level }
 }
 
 /// The listener.
 pub(super) fn listener(config: &Config, tls: Option<&tls::Tls>) -> listener::Options {
-    let limits = &config.limits;
+    let (section, limits) = (&config.listen, &config.limits);
     let head_bytes = u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX);
     listener::Options {
-        address: config.listen.address,
+        address: section.address,
         tls: tls.map(|tls| Arc::clone(&tls.server)),
+        names: tls.and_then(|tls| tls.names.clone()),
+        proxy_protocol: section.proxy_protocol.then(|| section.trusted_proxies.clone()),
         connections_max: limits.connections_max,
         connections_per_source_max: limits.connections_per_source_max,
         handshake_timeout: limits.handshake_timeout,
@@ -122,6 +104,7 @@ pub(super) fn gateway(config: &Config) -> gateway::Options {
         body_bytes_max: config.limits.body_bytes_max,
         body_timeout: config.limits.body_timeout,
         bodies_bytes_max: config.limits.body_memory_bytes_max,
+        refusals_per_minute: config.limits.refusals_per_source_per_minute,
         answer_within: config
             .claim
             .lease
@@ -218,9 +201,10 @@ fn redis_tls(section: &config::UpstreamTls) -> Result<TlsOptions, StartError> {
     let client = match &section.client {
         None => None,
         Some(pair) => {
-            let key = String::from_utf8(read(&pair.key_file)?)
-                .map_err(|_| StartError::NotPem(pair.key_file.clone()))?;
-            Some(ClientCertificate { chain: read(&pair.certificate_file)?, key: key.into() })
+            let key = Zeroizing::new(read(&pair.key_file)?);
+            let text = str::from_utf8(&key)
+                .map_err(|_not_text| StartError::NotPem(pair.key_file.clone()))?;
+            Some(ClientCertificate { chain: read(&pair.certificate_file)?, key: text.into() })
         }
     };
     Ok(TlsOptions {

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::{Request, Response};
-use http_body_util::BodyExt;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use crate::gateway::{self, Gateway};
 use crate::listener;
 use crate::relay::{Body, Relay};
 use crate::telemetry::Metrics;
-use crate::upstream::Peer;
+use crate::upstream::{self, Peer};
 
 use super::{StartError, rooms};
 
@@ -79,7 +80,7 @@ impl Service {
         request: Request<Incoming>,
         peer: Arc<listener::Peer>,
     ) -> Response<Body> {
-        let peer = self.peer(&peer);
+        let peer = self.peer(&peer, request.headers());
         let path = request.uri().path();
         match &self.gateway {
             Some(gateway) if gateway.serves(path) => gateway
@@ -95,17 +96,27 @@ impl Service {
         let relay = self.relayed_routes.get(request.uri().path()).or(self.relay.as_ref());
         let response = match relay {
             Some(relay) => relay.serve(request, peer, &request_id).await,
-            None => gateway::not_found(&request_id)
+            None => self
+                .not_found(peer, &request_id)
                 .map(|full| full.map_err(|never| match never {}).boxed_unsync()),
         };
         self.metrics.relayed(response.status().as_u16());
         response
     }
 
-    fn peer(&self, peer: &listener::Peer) -> Peer {
+    fn not_found(&self, peer: &Peer, request_id: &str) -> Response<Full<Bytes>> {
+        let gateway = self.gateway.as_ref();
+        gateway.map_or_else(
+            || gateway::not_found(request_id),
+            |gateway| gateway.unserved(peer, request_id),
+        )
+    }
+
+    fn peer(&self, peer: &listener::Peer, headers: &HeaderMap) -> Peer {
         let source = peer.address.ip().to_canonical();
         Peer {
             address: peer.address,
+            client: upstream::client(source, headers, &self.trusted_proxies),
             tls: peer.tls.is_some(),
             trusted: self.trusted_proxies.iter().any(|trusted| trusted.contains(&source)),
         }

@@ -7,9 +7,11 @@ use crate::admin::{Readiness, readiness::Stage};
 use crate::clock::{self, UnixTime};
 use crate::config::{Config, Relay};
 use crate::dispatch::Dispatch;
-use crate::listener::tls::Tls;
 use crate::telemetry::Metrics;
 use crate::telemetry::labels::ReloadResult;
+use crate::telemetry::metrics::Expiring;
+
+use super::expiry::{self, Expiry};
 
 const SECONDS_OF_DAY: i64 = 86_400;
 
@@ -27,8 +29,8 @@ pub(super) struct Ledger {
 struct Now {
     routes: Vec<Route>,
     relay: Option<String>,
-    /// Names, and when they expire.
-    certificates: Vec<(String, UnixTime)>,
+    /// Certificates and the like.
+    expiries: Vec<Expiry>,
     restart_needed: Vec<String>,
     reload: Option<Reload>,
 }
@@ -51,22 +53,29 @@ impl Ledger {
         &self.dispatch
     }
 
-    /// This configuration holds.
-    pub(super) fn configured(&self, config: &Config, tls: Option<&Tls>) {
+    pub(super) const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// This configuration holds; what it shows and checks expires as `expiries` say.
+    pub(super) fn configured(&self, config: &Config, expiries: Vec<Expiry>) {
         let routes = config.routes.iter().map(|route| Route {
             path: route.path.to_string(),
             backend: route.upstream.backend.to_string(),
         });
-        let leaves = tls.iter().flat_map(|tls| &tls.leaves);
-        let certificates =
-            leaves.map(|leaf| (leaf.name.clone(), UnixTime::from_epoch(leaf.not_after)));
         let mut now = self.lock();
         now.routes = routes.collect();
         now.relay = match &config.relay {
             Relay::NotFound => None,
             Relay::Backend(upstream) => Some(upstream.backend.to_string()),
         };
-        now.certificates = certificates.collect();
+        expiry::announce(&expiries, &now.expiries, &self.metrics);
+        now.expiries = expiries;
+    }
+
+    /// What expires one day.
+    pub(super) fn expiries(&self) -> Vec<Expiry> {
+        self.lock().expiries.clone()
     }
 
     /// These keys have values that wait for a restart.
@@ -110,9 +119,10 @@ impl Ledger {
             reload: now.reload.clone(),
             restart_needed: now.restart_needed.clone(),
             certificates: now
-                .certificates
+                .expiries
                 .iter()
-                .map(|(name, not_after)| certificate(name, *not_after, at))
+                .filter(|expiry| expiry.what == Expiring::Certificate)
+                .map(|expiry| certificate(expiry.name(), expiry.at(), at))
                 .collect(),
             counters: counts.into(),
         }

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use crate::config;
 
 /// Where the secret comes from. It has no `Debug`.
 #[derive(clap::Args)]
@@ -22,14 +25,26 @@ pub struct Secret {
 #[error("no API secret; hint: set LIVEKIT_API_SECRET, or name a file with --api-secret-file")]
 pub struct NoSecret;
 
+/// Every user of this machine may read the secret's file.
+#[derive(Debug, thiserror::Error)]
+#[error("all users of this machine may read {}, and it holds a secret; hint: chmod o= {}", path.display(), path.display())]
+pub struct OpenToOthers {
+    /// Which file.
+    path: PathBuf,
+}
+
 impl Secret {
     /// The secret, a file's without the line end that editors leave.
     pub fn read(&self) -> anyhow::Result<SecretString> {
         let secret = match (&self.api_secret_file, &self.api_secret) {
             (Some(path), _) => {
+                if config::open_to_others(path) {
+                    return Err(OpenToOthers { path: path.clone() }.into());
+                }
                 let text = fs::read_to_string(path).with_context(|| {
                     format!("cannot read the API secret from {}", path.display())
                 })?;
+                let text = Zeroizing::new(text);
                 SecretString::from(text.trim_end_matches(['\r', '\n']))
             }
             (None, Some(secret)) => secret.clone(),

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::cli::credentials::NoSecret;
+use crate::cli::credentials::{NoSecret, OpenToOthers};
 
 /// What a command that ran says with its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,13 +85,14 @@ impl Failure {
         Self { exit, error: anyhow::anyhow!("{message}"), hint: None }
     }
 
-    /// An error that says all there is to say: 64 if a secret was not given, 66 if a file was not there, 77 if it was forbidden, 74 if reading or
-    /// writing failed, 65 otherwise.
+    /// An error that says all there is to say: 64 if a secret was not given, 66 if a file was not there, 77 if it was
+    /// forbidden, or if everybody may read what is secret, 74 if reading or writing failed, 65 otherwise.
     pub fn of(error: anyhow::Error) -> Self {
         let kind =
             error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
         let exit = match kind {
             None if error.is::<NoSecret>() => Exit::Usage,
+            None if error.is::<OpenToOthers>() => Exit::NoPermission,
             Some(io::ErrorKind::NotFound) => Exit::NoInput,
             Some(io::ErrorKind::PermissionDenied) => Exit::NoPermission,
             Some(_) => Exit::Io,

@@ -3,15 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
 use clap::ValueEnum;
-use http::{Request, StatusCode};
-use http_body_util::Full;
+use http::StatusCode;
 
 use crate::cli::Stdio;
-use crate::cli::exit::{Ending, Exit, Failure};
+use crate::cli::admin::Access;
+use crate::cli::exit::{Ending, Exit};
 use crate::cli::options;
-use crate::cli::sender::{Client, Protocol, Target, Trust};
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 yes, 1 no, 69 nobody answers there.
@@ -22,7 +20,7 @@ Examples:
   HEALTHCHECK CMD [\"oncehook\", \"healthcheck\"]        in a Dockerfile";
 
 /// Ask a running gateway whether it is ready
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// Address of the gateway's admin listener
@@ -36,6 +34,8 @@ pub struct Args {
     /// How long to wait for an answer
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = options::duration)]
     timeout: Duration,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -61,21 +61,12 @@ pub fn run(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
 }
 
 async fn ask(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
-    let url = format!("http://{}{}", args.address, args.question.path());
-    let malformed = |error| Failure::new(Exit::Usage, error);
-    let target: Target = url.parse().map_err(|error| malformed(anyhow::Error::new(error)))?;
-    let request = Request::get(&url)
-        .body(Full::new(Bytes::new()))
-        .map_err(|error| malformed(error.into()))?;
-    let client = Client::new(target, &Trust::Native, Protocol::Http1, args.timeout)
-        .map_err(|error| Failure::new(Exit::Software, error))?;
-    match client.send(request).await {
-        Ok((StatusCode::OK, _)) => Ok(Exit::Success),
-        Ok((status, _)) => {
-            writeln!(stdio.talk, "oncehook: {url} answers {status}")?;
+    let path = args.question.path();
+    match args.access.page(args.address, path, args.timeout).await? {
+        (StatusCode::OK, _) => Ok(Exit::Success),
+        (status, _) => {
+            writeln!(stdio.talk, "oncehook: {}{path} answers {status}", args.address)?;
             Ok(Exit::No)
         }
-        Err(error) => Err(Failure::new(Exit::Unavailable, anyhow::Error::new(error).context(url))
-            .with_hint("is the gateway running, and is this the address of its admin listener?")),
     }
 }

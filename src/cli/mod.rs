@@ -2,6 +2,7 @@
 //!
 //! stdout is data, stderr is talk; the exit codes are those of [`exit`]. What a command does is left to its file.
 
+pub mod admin;
 pub mod backend;
 mod capture;
 pub mod check;
@@ -18,6 +19,7 @@ pub mod run;
 pub mod sender;
 pub mod sign;
 pub mod status;
+mod systemd;
 pub mod trigger;
 pub mod verify;
 pub mod version;

@@ -4,7 +4,7 @@
 
 use std::error::Error as _;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,6 +14,7 @@ use crate::cli::Stdio;
 use crate::cli::exit::{Ending, Exit, Failure};
 use crate::cli::files::Files;
 use crate::cli::options::{DEV_API_KEY, DEV_API_SECRET};
+use crate::cli::systemd;
 use crate::config::{
     self, Config, InputFile, LoadError, LogFormat, Overrides, Relay, Sources, StoreKind, Tls,
 };
@@ -56,28 +57,36 @@ pub struct Args {
 
 /// Runs the gateway until a signal ends it.
 pub fn run(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
+    // Before there are other threads.
+    let socket = systemd::socket()?;
     let (config, inputs) = config::load_watched(&args.sources());
     let config = config.map_err(misconfigured)?;
     for warning in &config.warnings {
         writeln!(stdio.talk, "{warning}")?;
     }
-    super::block_on_all_cores(serve((config, inputs), args, stdio))
+    super::block_on_all_cores(serve((config, inputs), socket, args, stdio))
 }
 
 async fn serve(
     (config, inputs): (Config, Vec<InputFile>),
+    socket: Option<TcpListener>,
     args: &Args,
     stdio: &mut Stdio<'_>,
 ) -> Ending {
     // Before the start, so that a signal that comes during it is not lost.
     let mut signals = Signals::new()?;
     app::init_log(&config).map_err(not_started)?;
-    let mut running = app::start(config.clone()).await.map_err(not_started)?;
+    let mut running = app::start_on(socket, config.clone()).await.map_err(not_started)?;
     // A log for programs has the same in one line of its own.
     if config.log.format == LogFormat::Text {
         summarize(&config, &running, args, stdio)?;
     }
-    let name = reloading(&mut running, Files::new(inputs), args, &mut signals).await?;
+    systemd::ready(&format!("listening on {}", running.address()));
+    let name = tokio::select! {
+        name = reloading(&mut running, Files::new(inputs), args, &mut signals) => name?,
+        never = systemd::watchdog() => match never {},
+    };
+    systemd::stopping();
     tracing::info!(signal = name, "ending; a second signal ends at once");
     tokio::select! {
         () = running.stop() => Ok(Exit::Success),
@@ -105,6 +114,7 @@ async fn reloading(
             () = files.changed() => "files",
         };
         tracing::debug!(reason, "reading the configuration again");
+        systemd::reloading();
         let sources = args.sources();
         // Apart, so that a file system that hangs keeps nobody from ending the gateway.
         let reading = tokio::task::spawn_blocking(move || config::load_watched(&sources));
@@ -112,11 +122,21 @@ async fn reloading(
             name = signals.end() => return Ok(name),
             read = reading => read.map_err(|error| Failure::new(Exit::Software, error))?,
         };
-        match loaded {
-            // What came of it is told by the gateway.
-            Ok(config) => drop(running.reload(config)),
-            Err(error) => running.reload_failed(&error),
-        }
+        // What came of it is told by the gateway.
+        let holds = match loaded {
+            Ok(config) => running.reload(config).is_ok(),
+            Err(error) => {
+                running.reload_failed(&error);
+                false
+            }
+        };
+        let listening = format!("listening on {}", running.address());
+        // There is no other way to tell that a reload failed.
+        systemd::ready(&if holds {
+            listening
+        } else {
+            format!("{listening}; the last reload was rejected")
+        });
         files.set(inputs);
     }
 }

@@ -6,30 +6,24 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+use http::StatusCode;
 use serde::Deserialize;
-use tokio::net::TcpStream;
 
 use crate::cli::Stdio;
+use crate::cli::admin::Access;
 use crate::cli::exit::{Ending, Exit, Failure};
 use crate::cli::options::{self, Format};
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 it is ready, 1 it is not, 69 nobody answers there.
+Exit codes: 0 it is ready, 1 it is not, 69 nobody answers there, 77 it asks for
+a token or a client certificate.
 
 Examples:
   oncehook status
   oncehook status --admin 127.0.0.1:9464 --format json | jq .reload";
 
-/// No gateway says more of itself.
-const STATUS_BYTES_MAX: usize = 4 * 1024 * 1024;
-
 /// Show how a running gateway fares
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// Address of the gateway's admin listener
@@ -42,6 +36,8 @@ pub struct Args {
     /// How long to wait for an answer
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = options::duration)]
     timeout: Duration,
+    #[command(flatten)]
+    access: Access,
 }
 
 /// As `/status` has it; what a later version says besides is left out.
@@ -100,33 +96,26 @@ struct Counters {
     failed: u64,
 }
 
-/// Why there is no status.
-#[derive(Debug, thiserror::Error)]
-enum Silence {
-    #[error("cannot connect")]
-    Connect(#[from] io::Error),
-    #[error("no answer")]
-    Http(#[from] hyper::Error),
-    #[error("no answer within {} s", .0.as_secs_f64())]
-    Timeout(Duration),
-    #[error("the answer is {0}")]
-    Status(StatusCode),
-    #[error("the answer has no end")]
-    TooLarge,
-}
-
 /// Asks, prints, and answers with the exit code whether it is ready.
 pub fn run(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
     super::block_on(show(args, stdio))
 }
 
 async fn show(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
-    let asked = tokio::time::timeout(args.timeout, ask(args.admin));
-    let body = asked.await.unwrap_or(Err(Silence::Timeout(args.timeout))).map_err(|error| {
-        let error = anyhow::Error::new(error).context(format!("http://{}/status", args.admin));
-        Failure::new(Exit::Unavailable, error)
-            .with_hint("is the gateway running, and is this the address of its admin listener?")
-    })?;
+    let (code, body) = args.access.page(args.admin, "/status", args.timeout).await?;
+    if code != StatusCode::OK {
+        let told = String::from_utf8_lossy(&body);
+        let told = told.lines().next().unwrap_or_default();
+        let error = anyhow::anyhow!("{}/status answers {code}: {told}", args.admin);
+        let failure = match code {
+            StatusCode::UNAUTHORIZED => Failure::new(Exit::NoPermission, error)
+                .with_hint("name the token's file with --token-file, or set ONCEHOOK_ADMIN__TOKEN"),
+            StatusCode::FORBIDDEN => Failure::new(Exit::NoPermission, error)
+                .with_hint("name a client certificate with --certificate-file and --key-file"),
+            _ => Failure::new(Exit::Unavailable, error),
+        };
+        return Err(failure);
+    }
     let strange = |error| {
         let error = anyhow::Error::new(error).context("this is not the status of a gateway");
         Failure::new(Exit::Unavailable, error)
@@ -137,43 +126,6 @@ async fn show(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
         Format::Text => print(&status, stdio.out)?,
     }
     Ok(if status.ready { Exit::Success } else { Exit::No })
-}
-
-async fn ask(admin: SocketAddr) -> Result<Vec<u8>, Silence> {
-    let stream = TcpStream::connect(admin).await?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let answering = async {
-        let request = Request::get("/status").header("host", admin.to_string());
-        // Both are fit for a request, or this would be no address.
-        let request = request.body(Empty::<Bytes>::new()).unwrap_or_default();
-        let answer = sender.send_request(request).await?;
-        if answer.status() != StatusCode::OK {
-            return Err(Silence::Status(answer.status()));
-        }
-        whole(answer.into_body()).await
-    };
-    let mut answering = std::pin::pin!(answering);
-    tokio::select! {
-        answer = &mut answering => answer,
-        // It may end as soon as all is read from it.
-        ended = connection => match ended {
-            Ok(()) => answering.await,
-            Err(error) => Err(error.into()),
-        },
-    }
-}
-
-async fn whole(mut body: Incoming) -> Result<Vec<u8>, Silence> {
-    let mut all = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if all.len() + data.len() > STATUS_BYTES_MAX {
-            return Err(Silence::TooLarge);
-        }
-        all.extend_from_slice(&data);
-    }
-    Ok(all)
 }
 
 fn print(status: &Status, out: &mut dyn Write) -> io::Result<()> {

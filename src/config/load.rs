@@ -3,7 +3,7 @@
 //! Order of precedence: flags, environment, file, `--dev`, defaults. What a setting means is left to `raw`, what does
 //! not fit together to `checks`.
 
-use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,9 @@ use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use toml::Spanned;
 use toml::de::DeTable;
+use zeroize::Zeroizing;
 
+use super::environment::Environment;
 use super::problem::{Document, Fault, Place, Problem, Problems, Reveal};
 use super::reader::{Files, Finished, Layers, Origin, Reader, Sensitivity};
 use super::{Config, checks, problem, raw};
@@ -42,7 +44,7 @@ pub struct Sources {
     /// The configuration file, if there is one. Paths in it are relative to its folder.
     pub file: Option<PathBuf>,
     /// The environment; see [`environment`]. It may hold secrets: there is no `Debug`.
-    pub environment: BTreeMap<String, String>,
+    pub environment: Environment,
     /// The command line.
     pub overrides: Overrides,
 }
@@ -108,9 +110,10 @@ impl InputFile {
 }
 
 fn digest(path: &Path) -> io::Result<[u8; 32]> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    Ok(Sha256::digest(&bytes).into())
+    let mut file = File::open(path)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room(&file)));
+    file.by_ref().take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(Sha256::digest(bytes.as_slice()).into())
 }
 
 /// Reads and checks everything.
@@ -151,7 +154,7 @@ fn read_all(sources: &Sources, inputs: &mut Vec<InputFile>) -> Result<Config, Lo
 /// Checks a part of a configuration file, such as an example in a page: keys, types and values, but not whether it is
 /// complete, nor the files that it names.
 pub fn check_fragment(name: &str, text: &str) -> Result<(), Problems> {
-    let document = Document { name: name.into(), text: text.into() };
+    let document = Document { name: name.into(), text: Arc::new(Zeroizing::new(text.to_owned())) };
     let tree = parse(Some(&document), text)?;
     let mut reader =
         Reader::new(Layers::default(), Files::Skip, Some(document), Some(tree.get_ref()));
@@ -161,13 +164,16 @@ pub fn check_fragment(name: &str, text: &str) -> Result<(), Problems> {
 
 /// This process's environment, as far as it concerns the configuration. A value that is no UTF-8 is read as it can be,
 /// and then refused or not by the setting that it is for.
-pub fn environment() -> BTreeMap<String, String> {
+pub fn environment() -> Environment {
     let ours = |name: &str| PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    let text = |value: OsString| {
+        // Moved, not copied, wherever it can be.
+        value.into_string().unwrap_or_else(|odd| odd.to_string_lossy().into_owned())
+    };
     std::env::vars_os()
-        .filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
-        })
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
         .filter(|(name, _)| ours(name))
+        .map(|(name, value)| (name, text(value)))
         .collect()
 }
 
@@ -191,8 +197,14 @@ pub(super) fn inspect(path: &Path, sensitivity: Sensitivity) -> Result<Option<Fa
     }
 }
 
-/// The text of a file.
-pub(super) fn text(path: &Path) -> Result<String, Fault> {
+/// Whether others than a file's owner and its group may do anything with it: LiveKit takes no such key file
+/// (`ValidateKeys` of `pkg/config/config.go` asks for mode & 0007 to be 0). What is no file, such as a pipe, is not asked.
+pub fn open_to_others(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && others_may_read(&metadata))
+}
+
+/// The text of a file, wiped when it is dropped: it may hold secrets.
+pub(super) fn text(path: &Path) -> Result<Zeroizing<String>, Fault> {
     read(path).map_err(|error| unreadable(path, &error))
 }
 
@@ -205,14 +217,23 @@ pub(super) fn secret(path: &Path) -> Result<SecretString, Fault> {
     }
 }
 
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let bytes = File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+fn read(path: &Path) -> io::Result<Zeroizing<String>> {
+    let mut file = File::open(path)?;
+    let mut text = Zeroizing::new(String::with_capacity(room(&file)));
+    let bytes = file.by_ref().take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
     if u64::try_from(bytes).is_ok_and(|bytes| bytes <= FILE_BYTES_MAX) {
         Ok(text)
     } else {
         Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"))
     }
+}
+
+/// How much to set aside for a file, so that reading it does not move what it holds, and leave a copy behind.
+fn room(file: &File) -> usize {
+    /// Reading looks for the end with this much to spare.
+    const SPARE: u64 = 64;
+    let bytes = file.metadata().map_or(0, |metadata| metadata.len()).min(FILE_BYTES_MAX);
+    usize::try_from(bytes + SPARE).unwrap_or(0)
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Fault {
@@ -222,7 +243,6 @@ fn unreadable(path: &Path, error: &io::Error) -> Fault {
 #[cfg(unix)]
 fn others_may_read(metadata: &Metadata) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
-    // LiveKit asks for no right of others at all.
     metadata.permissions().mode() & 0o007 != 0
 }
 
@@ -234,7 +254,7 @@ fn others_may_read(_: &Metadata) -> bool {
 fn document(file: &Path) -> Result<Document, LoadError> {
     let text =
         read(file).map_err(|source| LoadError::Unreadable { file: file.to_owned(), source })?;
-    Ok(Document { name: file.display().to_string().into(), text: text.into() })
+    Ok(Document { name: file.display().to_string().into(), text: Arc::new(text) })
 }
 
 /// The file's tree, or all errors of its syntax: what they leave of the tree would only give wrong ones.
@@ -255,14 +275,14 @@ fn parse<'a>(document: Option<&Document>, text: &'a str) -> Result<Spanned<DeTab
 fn layers(sources: &Sources) -> Layers {
     let Overrides { listen, backend, store, dev } = &sources.overrides;
     let mut flags = Vec::new();
-    flags.extend(listen.clone().map(|text| ("listen.address", "--listen", text)));
-    flags.extend(backend.clone().map(|text| ("upstream.backend", "--backend", text)));
+    flags.extend(listen.clone().map(|text| ("listen.address", "--listen", text.into())));
+    flags.extend(backend.clone().map(|text| ("upstream.backend", "--backend", text.into())));
     if let Some(store) = store.clone() {
         if store.contains("://") {
-            flags.push(("store.kind", "--store", "redis".to_owned()));
-            flags.push(("store.redis.url", "--store", store));
+            flags.push(("store.kind", "--store", "redis".to_owned().into()));
+            flags.push(("store.redis.url", "--store", store.into()));
         } else {
-            flags.push(("store.kind", "--store", store));
+            flags.push(("store.kind", "--store", store.into()));
         }
     }
     Layers {

@@ -8,6 +8,7 @@
 pub mod backend;
 mod changes;
 mod checks;
+mod environment;
 mod host_port;
 mod livekit;
 pub mod load;
@@ -15,9 +16,11 @@ pub mod problem;
 mod raw;
 mod reader;
 mod section;
+mod secured;
 mod show;
 mod store;
 pub mod units;
+mod url_password;
 mod value;
 
 use std::net::SocketAddr;
@@ -34,11 +37,16 @@ use crate::webhook::keys::Tenant as TenantName;
 
 pub use backend::{Backend, HostPolicy, RoutePath};
 pub use changes::Change;
+pub use environment::Environment;
 pub use host_port::HostPort;
 pub use load::{
     InputFile, LoadError, Overrides, Sources, check_fragment, environment, load, load_watched,
+    open_to_others,
 };
 pub use problem::{Problem, Problems};
+pub use secured::{
+    Admin, AdminTls, Certificate, ClientMode, Handshake, Tls, TlsClients, TlsVersion,
+};
 pub use show::{Key, schema, show};
 pub use store::{Disk, Redis, RedisServers, Sentinel, Store, StoreKind, WaitReplicas};
 
@@ -52,6 +60,8 @@ pub struct Config {
     pub listen: Listen,
     /// How connections of senders are secured.
     pub tls: Tls,
+    /// What their TLS handshakes are held to.
+    pub handshake: Handshake,
     /// Where an operator connects.
     pub admin: Admin,
     /// Whose webhooks are accepted; at least one with a key, unless `enabled` is false.
@@ -89,37 +99,12 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
-}
-
-/// How connections of senders are secured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tls {
-    /// Plain HTTP/1.1, for a sidecar or behind a balancer that ends TLS.
-    Off,
-    /// A certificate made at the start, for trials.
-    SelfSigned,
-    /// Certificates from files, at least one; the first is for senders that name no or an unknown server.
-    Certificates(Vec<Certificate>),
-}
-
-/// A certificate chain and its private key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Certificate {
-    /// PEM, the leaf first.
-    pub certificate_file: PathBuf,
-    /// PEM.
-    pub key_file: PathBuf,
-}
-
-/// Where an operator connects.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admin {
-    /// The address of health and metrics; port 0 lets the system choose.
-    pub address: SocketAddr,
+    /// Every connection comes from one of these, and begins with a header of the PROXY protocol; then there is one.
+    pub proxy_protocol: bool,
 }
 
 /// A group of API keys whose events are one namespace.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Tenant {
     /// Its name, unique.
     pub name: TenantName,
@@ -234,6 +219,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Of those, from one source address.
     pub connections_per_source_max: usize,
+    /// Refusals of one source that are told and logged, in a minute; 0: all.
+    pub refusals_per_source_per_minute: u32,
     /// From accept to the end of the TLS handshake.
     pub handshake_timeout: Duration,
     /// From accept, or a request's first byte, to the end of its head.

@@ -7,6 +7,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 /// What is wrong with one value, before anybody has said where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -61,7 +63,8 @@ pub(super) struct Excerpt {
 #[derive(Clone)]
 pub(super) struct Document {
     pub(super) name: Arc<str>,
-    pub(super) text: Arc<str>,
+    /// It may hold secrets.
+    pub(super) text: Arc<Zeroizing<String>>,
 }
 
 /// How much of a source line may be shown.

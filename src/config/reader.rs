@@ -3,13 +3,15 @@
 //!
 //! Finding a key's value is left to `section`; what keys there are to `raw`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
+use zeroize::Zeroizing;
 
 use super::changes::Secrets;
+use super::environment::Environment;
 use super::load::{self, InputFile};
 use super::problem::{Document, Fault, Place, Problem, Reveal};
 use super::section::{Entry, Section};
@@ -33,8 +35,8 @@ pub(super) struct Reader<'a> {
 /// Everything but the file: path of a key and what it says.
 #[derive(Default)]
 pub(super) struct Layers {
-    pub(super) flags: Vec<(&'static str, &'static str, String)>,
-    pub(super) environment: BTreeMap<String, String>,
+    pub(super) flags: Vec<(&'static str, &'static str, Zeroizing<String>)>,
+    pub(super) environment: Environment,
     pub(super) dev: Vec<(&'static str, &'static str)>,
 }
 
@@ -160,12 +162,12 @@ impl<'a> Reader<'a> {
     }
 
     /// The value of a variable that is no key's own, and that it is known.
-    pub(super) fn variable(&mut self, name: &str) -> Option<String> {
+    pub(super) fn variable(&mut self, name: &str) -> Option<Zeroizing<String>> {
         self.variables.insert(name.to_owned());
-        self.layers.environment.get(name).filter(|text| !text.is_empty()).cloned()
+        self.layers.environment.text(name)
     }
 
-    pub(super) fn flag(&self, path: &str) -> Option<(&'static str, String)> {
+    pub(super) fn flag(&self, path: &str) -> Option<(&'static str, Zeroizing<String>)> {
         let flag = self.layers.flags.iter().find(|(of, ..)| *of == path);
         flag.map(|(_, flag, text)| (*flag, text.clone()))
     }
@@ -287,7 +289,7 @@ impl<'a> Reader<'a> {
                 || name.starts_with("ONCEHOOK_SERVICE_")
         };
         let known: Vec<&str> = self.variables.iter().map(String::as_str).collect();
-        let unknown = self.layers.environment.keys().filter(|name| {
+        let unknown = self.layers.environment.names().filter(|name| {
             name.starts_with("ONCEHOOK_")
                 && *name != "ONCEHOOK_CONFIG"
                 && !of_kubernetes(name)

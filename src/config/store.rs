@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use super::{HostPort, UpstreamTls};
 
 /// Where records are held.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
     /// Which store.
     pub kind: StoreKind,
@@ -18,7 +18,7 @@ pub struct Store {
 }
 
 /// Which store.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum StoreKind {
     /// This process's memory: one gateway.
     Memory,
@@ -40,7 +40,7 @@ pub struct Disk {
 }
 
 /// Redis: one server, or several that stand in for each other.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Redis {
     /// Where.
     pub servers: RedisServers,
@@ -65,7 +65,7 @@ pub struct Redis {
 }
 
 /// Where Redis is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum RedisServers {
     /// At one address.
     One {
@@ -81,7 +81,7 @@ pub enum RedisServers {
 }
 
 /// Sentinels, and which of their masters is meant.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Sentinel {
     /// The name of the master.
     pub master: String,

@@ -15,7 +15,7 @@ use crate::webhook::template::TemplateError;
 use super::backend::{Backend, HostPolicy, RoutePath};
 use super::host_port::HostPort;
 use super::problem::{Fault, closest};
-use super::{LogFormat, LogLevel, Mode, units};
+use super::{ClientMode, LogFormat, LogLevel, Mode, TlsVersion, units};
 
 /// A value of the configuration.
 pub(super) trait Value: Sized + Clone {
@@ -236,6 +236,8 @@ choice! {
     OnError { "local" => Local, "reject" => Reject, "reject-then-local" => RejectThenLocal }
         "\"local\", \"reject\" or \"reject-then-local\"";
     OnAmbiguous { "retry" => Retry, "suppress" => Suppress } "\"retry\" or \"suppress\"";
+    TlsVersion { "1.2" => Tls12, "1.3" => Tls13 } "\"1.2\" or \"1.3\"";
+    ClientMode { "require" => Require, "optional" => Optional } "\"require\" or \"optional\"";
     LogFormat { "json" => Json, "text" => Text } "\"json\" or \"text\"";
     LogLevel { "error" => Error, "warn" => Warn, "info" => Info, "debug" => Debug, "trace" => Trace }
         "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"";

@@ -20,8 +20,7 @@ pub(super) struct Shelf {
     places: Arc<Semaphore>,
 }
 
-/// A body, and its place in memory; the place is free again when this goes.
-#[derive(Debug)]
+/// A body, and its place in memory; the place is free again when this goes. It has no `Debug`: what it holds is nobody's to see.
 pub(super) struct Shelved {
     /// The bytes as they came.
     pub(super) bytes: Bytes,

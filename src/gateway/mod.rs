@@ -5,6 +5,7 @@
 
 pub mod answer;
 mod body;
+mod refusals;
 mod report;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use crate::webhook::verify::{Refusal, Verifier};
 
 use answer::{Answer, Rejection};
 use body::Shelf;
+use refusals::{Refusals, Verdict};
 use report::Report;
 
 /// What every oncehook calls itself in `Via`: a request that names it has been here.
@@ -55,6 +57,8 @@ pub struct Options {
     pub body_timeout: Duration,
     /// All bodies in memory together.
     pub bodies_bytes_max: usize,
+    /// How often one source may be refused in a minute and be told and logged, see `refusals`; 0: always.
+    pub refusals_per_minute: u32,
     /// A sender is answered within this, whether or not its event's exchange is over.
     pub answer_within: Duration,
 }
@@ -64,6 +68,7 @@ pub struct Gateway {
     routes: HashMap<String, Route>,
     options: Options,
     shelf: Shelf,
+    refusals: Arc<Refusals>,
     dispatch: Arc<Dispatch>,
     metrics: Arc<Metrics>,
     exchanges: TaskTracker,
@@ -82,6 +87,7 @@ impl Gateway {
             routes,
             options,
             shelf: Shelf::new(options.bodies_bytes_max),
+            refusals: Arc::default(),
             dispatch,
             metrics,
             exchanges,
@@ -96,6 +102,7 @@ impl Gateway {
             routes,
             options,
             shelf: self.shelf.resized(options.bodies_bytes_max),
+            refusals: Arc::clone(&self.refusals),
             dispatch: Arc::clone(&self.dispatch),
             metrics: Arc::clone(&self.metrics),
             exchanges: self.exchanges.clone(),
@@ -122,13 +129,41 @@ impl Gateway {
         let answer = match self.webhook(route, request, peer, &mut report).await {
             Ok(concluded) => Answer::from(&concluded),
             Err(rejection) => {
-                let answer = Answer::from(&rejection);
+                let answer = self.refuse(&rejection, &peer);
                 report.rejected(rejection);
                 answer
             }
         };
         report.end(&answer);
         answer::respond(&answer, report.request_id())
+    }
+
+    /// The answer on a path that nobody serves.
+    pub fn unserved(&self, peer: &Peer, request_id: &str) -> Response<Full<Bytes>> {
+        answer::respond(&self.refuse(&Rejection::NoRoute, peer), request_id)
+    }
+
+    /// What a sender is told that gets no exchange.
+    fn refuse(&self, rejection: &Rejection, peer: &Peer) -> Answer {
+        if !rejection.counts_for_its_source() {
+            return Answer::from(rejection);
+        }
+        let per_minute = self.options.refusals_per_minute;
+        let (client, now) = (peer.client, clock::monotonic());
+        let wait = match self.refusals.count(client, per_minute, now) {
+            Verdict::Told => return Answer::from(rejection),
+            Verdict::FirstBeyond(wait) => {
+                tracing::warn!(
+                    %client,
+                    per_minute,
+                    "refused more often than limits.refusals_per_source_per_minute: counted from now on, not logged"
+                );
+                wait
+            }
+            Verdict::Beyond(wait) => wait,
+        };
+        self.metrics.refusal_limited();
+        refusals::limited(wait)
     }
 
     async fn webhook(

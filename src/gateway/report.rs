@@ -13,6 +13,7 @@ use crate::webhook::event::EventKind;
 use crate::webhook::key::{Basis, Keyed};
 
 use super::answer::{Answer, Rejection};
+use super::refusals;
 
 /// The longest id that a log line shows.
 const ID_BYTES_MAX: usize = 256;
@@ -105,7 +106,7 @@ impl Report {
         self.rejection = Some(rejection);
     }
 
-    /// It is answered: counts it and writes its line.
+    /// It is answered: counts it and writes its line, unless its source has been refused too often.
     pub(super) fn end(&mut self, answer: &Answer) {
         self.ended = true;
         let metrics = &self.metrics;
@@ -115,6 +116,9 @@ impl Report {
         let reason = self.reason(answer);
         if let (AnswerResult::Refused, Some(reason)) = (answer.result, reason) {
             metrics.refused(&self.route, reason);
+        }
+        if answer.word == refusals::LIMITED {
+            return;
         }
         let forwarded = self.concluded.filter(|concluded| concluded.attempt > 0);
         log::webhook(&WebhookLine {
@@ -156,7 +160,7 @@ impl Report {
                 Some("point the route's backend at the backend, not at the gateway")
             }
             (Some(Rejection::TooLarge(_)), _) => Some(
-                "the event is lost to LiveKit, which takes 413 for success: raise limits.body_max",
+                "the event is lost to LiveKit, which takes 413 for success: raise limits.body_bytes_max",
             ),
             (None, Some(Conclusion::Forwarded(Outcome::Misconfigured(401 | 403)))) => Some(
                 "the backend rejects an authentic event: give it the API key and secret that LiveKit signs with",

@@ -17,20 +17,17 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::service::{Answering, Panicked};
 use super::watch::{Heads, Hold, Phase, Watch, Watched};
-use super::{Options, Peer, TlsPeer, tls, without_delay};
+use super::{Options, Peer, TlsPeer, handshake, tls, without_delay};
 use crate::telemetry::Metrics;
-use crate::telemetry::labels::{ConnectionEnd, TlsFailure};
+use crate::telemetry::labels::ConnectionEnd;
 
 /// How large hyper's buffers for one HTTP/1.1 connection may grow; a head has its own, smaller limit.
 const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
@@ -74,7 +71,7 @@ impl Connection {
         }
     }
 
-    /// `None` if there was no handshake; that is counted already.
+    /// `None` if there was no handshake, or not even a begin; that is counted already.
     async fn live<S, F, B>(self, shared: Arc<Shared>, service: S) -> Option<ConnectionEnd>
     where
         S: Fn(Request<Incoming>, Arc<Peer>) -> F + Clone + Send + Sync + 'static,
@@ -82,14 +79,15 @@ impl Connection {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { stream, address, hold, stop, kill } = self;
+        let Self { mut stream, address, mut hold, stop, kill } = self;
         without_delay(&stream);
+        let address = handshake::origin(&mut stream, &mut hold, &shared, address).await?;
         let Some(config) = shared.options.tls.clone() else {
             let peer = Arc::new(Peer { address, tls: None });
             let http = Http { shared, service, peer, stop, kill };
             return Some(http.one(stream, hold).await);
         };
-        let stream = handshake(stream, config, &shared, address).await?;
+        let stream = handshake::tls(stream, config, &shared, address).await?;
         let session = stream.get_ref().1;
         let server_name = session.server_name().map(str::to_ascii_lowercase);
         let tls = Some(TlsPeer { server_name, version: session.protocol_version() });
@@ -97,26 +95,6 @@ impl Connection {
         let http = Http { shared, service, peer: Arc::new(Peer { address, tls }), stop, kill };
         Some(if speaks_http2 { http.two(stream, hold).await } else { http.one(stream, hold).await })
     }
-}
-
-async fn handshake(
-    stream: TcpStream,
-    config: Arc<ServerConfig>,
-    shared: &Shared,
-    address: SocketAddr,
-) -> Option<TlsStream<TcpStream>> {
-    let shaking = TlsAcceptor::from(config).accept(stream);
-    let failure = match time::timeout(shared.options.handshake_timeout, shaking).await {
-        Ok(Ok(stream)) => return Some(stream),
-        Ok(Err(error)) => {
-            let failure = tls::failure(&error);
-            tracing::debug!(peer = %address, %error, reason = failure.label(), "no TLS handshake");
-            failure
-        }
-        Err(_elapsed) => TlsFailure::Timeout,
-    };
-    shared.metrics.tls_failed(failure);
-    None
 }
 
 /// A connection on which HTTP may begin.

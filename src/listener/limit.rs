@@ -34,26 +34,32 @@ impl Places {
         self.per_source_max.store(per_source_max, Ordering::Relaxed);
     }
 
-    /// A place for a connection from `address`, given back when it is dropped.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Place, ConnectionRejection> {
-        let source = source(address);
+    /// A place for a connection, given back when it is dropped. It counts for no source before
+    /// [`Place::count_for`].
+    pub(super) fn take(self: &Arc<Self>) -> Result<Place, ConnectionRejection> {
         let mut taken = self.lock();
         if taken.total >= self.total_max.load(Ordering::Relaxed) {
             return Err(ConnectionRejection::Total);
         }
+        taken.total = taken.total.saturating_add(1);
+        drop(taken);
+        Ok(Place { places: Arc::clone(self), source: None })
+    }
+
+    fn count(&self, source: IpAddr) -> Result<(), ConnectionRejection> {
+        let mut taken = self.lock();
         let of_source = taken.by_source.get(&source).copied().unwrap_or(0);
         if of_source >= self.per_source_max.load(Ordering::Relaxed) {
             return Err(ConnectionRejection::Source);
         }
-        taken.total = taken.total.saturating_add(1);
         taken.by_source.insert(source, of_source.saturating_add(1));
-        drop(taken);
-        Ok(Place { places: Arc::clone(self), source })
+        Ok(())
     }
 
-    fn give_back(&self, source: IpAddr) {
+    fn give_back(&self, source: Option<IpAddr>) {
         let mut taken = self.lock();
         taken.total = taken.total.saturating_sub(1);
+        let Some(source) = source else { return };
         match taken.by_source.get_mut(&source) {
             Some(count) if *count > 1 => *count -= 1,
             Some(_) | None => {
@@ -71,7 +77,19 @@ impl Places {
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
-    source: IpAddr,
+    source: Option<IpAddr>,
+}
+
+impl Place {
+    /// Counts for `address` from now on, once and for all.
+    pub(super) fn count_for(&mut self, address: IpAddr) -> Result<(), ConnectionRejection> {
+        if self.source.is_none() {
+            let source = source(address);
+            self.places.count(source)?;
+            self.source = Some(source);
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Place {
@@ -99,45 +117,51 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn taken(places: &Arc<Places>, by: IpAddr) -> Result<Place, ConnectionRejection> {
+        let mut place = places.take()?;
+        place.count_for(by)?;
+        Ok(place)
+    }
+
     #[test]
     fn a_source_has_its_own_limit_and_gets_its_places_back() {
         let places = Places::new(3, 2);
-        let first = places.take(address("192.0.2.1")).unwrap();
-        let _second = places.take(address("::ffff:192.0.2.1")).unwrap();
-        assert_eq!(places.take(address("192.0.2.1")).unwrap_err(), ConnectionRejection::Source);
-        let _third = places.take(address("192.0.2.2")).unwrap();
-        assert_eq!(places.take(address("192.0.2.3")).unwrap_err(), ConnectionRejection::Total);
+        let first = taken(&places, address("192.0.2.1")).unwrap();
+        let _second = taken(&places, address("::ffff:192.0.2.1")).unwrap();
+        assert_eq!(taken(&places, address("192.0.2.1")).unwrap_err(), ConnectionRejection::Source);
+        let _third = taken(&places, address("192.0.2.2")).unwrap();
+        assert_eq!(taken(&places, address("192.0.2.3")).unwrap_err(), ConnectionRejection::Total);
         drop(first);
-        let _again = places.take(address("192.0.2.1")).unwrap();
+        let _again = taken(&places, address("192.0.2.1")).unwrap();
     }
 
     #[test]
     fn a_lower_limit_closes_nothing_and_admits_nobody_until_there_is_a_place() {
         let places = Places::new(2, 2);
-        let first = places.take(address("192.0.2.1")).unwrap();
-        let second = places.take(address("192.0.2.2")).unwrap();
+        let first = taken(&places, address("192.0.2.1")).unwrap();
+        let second = taken(&places, address("192.0.2.2")).unwrap();
         places.set_limits(1, 1);
         drop(first);
-        assert_eq!(places.take(address("192.0.2.3")).unwrap_err(), ConnectionRejection::Total);
+        assert_eq!(taken(&places, address("192.0.2.3")).unwrap_err(), ConnectionRejection::Total);
         drop(second);
-        let _third = places.take(address("192.0.2.3")).unwrap();
+        let _third = taken(&places, address("192.0.2.3")).unwrap();
     }
 
     #[test]
     fn one_ipv6_network_is_one_source() {
         let places = Places::new(10, 1);
-        let _one = places.take(address("2001:db8::1")).unwrap();
+        let _one = taken(&places, address("2001:db8::1")).unwrap();
         assert_eq!(
-            places.take(address("2001:db8::ffff:1")).unwrap_err(),
+            taken(&places, address("2001:db8::ffff:1")).unwrap_err(),
             ConnectionRejection::Source
         );
-        let _other = places.take(address("2001:db8:0:1::1")).unwrap();
+        let _other = taken(&places, address("2001:db8:0:1::1")).unwrap();
     }
 
     #[test]
     fn nothing_is_remembered_of_a_source_that_left() {
         let places = Places::new(10, 10);
-        drop(places.take(address("192.0.2.1")).unwrap());
+        drop(taken(&places, address("192.0.2.1")).unwrap());
         assert!(places.lock().by_source.is_empty());
         assert_eq!(places.lock().total, 0);
     }

@@ -1,11 +1,13 @@
 //! Connections: accept, limits, TLS, time-outs, graceful end.
 //!
 //! Generic over the service: what a request means is left to whoever is called with it. This file accepts and admits;
-//! `connection` is one connection's life, `watch` knows what it is doing, `limit` counts, `service` stands between
-//! hyper and the service, [`tls`] reads certificates.
+//! `handshake` is what comes before HTTP on a connection, `connection` its life, `watch` knows what it is doing, `limit` counts, `service` stands between
+//! hyper and the service, [`tls`] reads certificates, [`proxy_protocol`] a balancer's headers.
 
 mod connection;
+mod handshake;
 mod limit;
+pub mod proxy_protocol;
 mod service;
 pub mod tls;
 mod watch;
@@ -21,6 +23,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use ipnet::IpNet;
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -29,9 +32,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::connection::{Connection, Shared};
-use self::limit::Places;
+use self::limit::{Place, Places};
+use self::tls::Names;
 use self::watch::Hold;
 use crate::telemetry::Metrics;
+use crate::telemetry::labels::ConnectionRejection;
 
 /// How many connections may wait in the kernel to be accepted.
 const BACKLOG: u32 = 1024;
@@ -49,11 +54,16 @@ pub struct Options {
     pub address: SocketAddr,
     /// Speak TLS, as [`tls`] has set it up; else plain HTTP/1.1.
     pub tls: Option<Arc<ServerConfig>>,
+    /// With TLS: the names that a peer may ask for; `None` for any, and for none.
+    pub names: Option<Arc<Names>>,
+    /// Every connection begins with a header of the PROXY protocol, and comes from one of these networks; those from
+    /// elsewhere are closed unread. `None`: connections speak for themselves.
+    pub proxy_protocol: Option<Vec<IpNet>>,
     /// How many connections there may be; those beyond are closed unread.
     pub connections_max: usize,
     /// How many of them from one source: an IPv4 address, or an IPv6 /64.
     pub connections_per_source_max: usize,
-    /// How long a TLS handshake may take.
+    /// How long a TLS handshake may take, and a header of the PROXY protocol before it.
     pub handshake_timeout: Duration,
     /// How long a request's head may take: the first from the connection's begin, any other from its first byte.
     pub head_timeout: Duration,
@@ -91,7 +101,7 @@ pub struct Http2 {
 /// The other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Where it connected from.
+    /// Where it connected from, or, with the PROXY protocol, where that is according to the balancer.
     pub address: SocketAddr,
     /// How it is protected; `None` for plain HTTP.
     pub tls: Option<TlsPeer>,
@@ -153,11 +163,32 @@ impl Listener {
             hint: hint(address, source.kind()),
             source,
         })?;
+        Ok(Self::with(socket, options, metrics))
+    }
+
+    /// Takes a socket that somebody else has bound, and that listens; the address of `options` is not looked at. To be
+    /// called within the runtime that will serve it.
+    pub fn on(
+        socket: std::net::TcpListener,
+        options: Options,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, BindError> {
+        let address = socket.local_addr().unwrap_or(options.address);
+        let socket = taken_over(socket).map_err(|source| BindError {
+            address,
+            hint: "whoever handed the socket over must have bound it and listen on it".to_owned(),
+            source,
+        })?;
+        Ok(Self::with(socket, options, metrics))
+    }
+
+    fn with(socket: TcpListener, options: Options, metrics: Arc<Metrics>) -> Self {
+        let address = options.address;
         let local_address = socket.local_addr().unwrap_or(address);
         let places = Places::new(options.connections_max, options.connections_per_source_max);
         let shared = Shared { options, metrics, connections: TaskTracker::new() };
         let control = Control { shared: Arc::new(ArcSwap::from_pointee(shared)), places };
-        Ok(Self { socket, local_address, control })
+        Self { socket, local_address, control }
     }
 
     /// Changes its options while it serves.
@@ -231,7 +262,7 @@ async fn admitted(
         };
         pause = ACCEPT_PAUSE;
         let open = metrics.connection_accepted();
-        match places.take(address.ip()) {
+        match admit(&shared.load().options, places, address) {
             Ok(place) => {
                 return (stream, address, Hold::new(place, open, connections.token()));
             }
@@ -240,6 +271,24 @@ async fn admitted(
                 tracing::debug!(peer = %address, reason = reason.label(), "connection rejected");
             }
         }
+    }
+}
+
+/// A place for a connection from `address`, which counts for it unless it will say for whom it speaks.
+fn admit(
+    options: &Options,
+    places: &Arc<Places>,
+    address: SocketAddr,
+) -> Result<Place, ConnectionRejection> {
+    let ip = address.ip().to_canonical();
+    match &options.proxy_protocol {
+        None => {
+            let mut place = places.take()?;
+            place.count_for(ip)?;
+            Ok(place)
+        }
+        Some(trusted) if trusted.iter().any(|network| network.contains(&ip)) => places.take(),
+        Some(_) => Err(ConnectionRejection::UntrustedProxy),
     }
 }
 
@@ -268,6 +317,16 @@ fn bound(address: SocketAddr) -> io::Result<TcpListener> {
     SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+fn taken_over(socket: std::net::TcpListener) -> io::Result<TcpListener> {
+    let reference = SockRef::from(&socket);
+    if !reference.is_listener()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"));
+    }
+    reference.set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
 }
 
 fn hint(address: SocketAddr, kind: io::ErrorKind) -> String {

@@ -6,6 +6,7 @@
 //! ends is left to `connection`.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::limit::Place;
+use crate::telemetry::labels::ConnectionRejection;
 use crate::telemetry::metrics::Occupied;
 
 /// What a connection is doing.
@@ -125,14 +127,19 @@ impl Drop for Exchanging {
 /// What a connection occupies as long as any part of it lives; after an upgrade that is longer than its task.
 #[derive(Debug)]
 pub(super) struct Hold {
-    _place: Place,
+    place: Place,
     _open: Occupied,
     _tracked: TaskTrackerToken,
 }
 
 impl Hold {
     pub(super) const fn new(place: Place, open: Occupied, tracked: TaskTrackerToken) -> Self {
-        Self { _place: place, _open: open, _tracked: tracked }
+        Self { place, _open: open, _tracked: tracked }
+    }
+
+    /// Whom the connection is from, which was not known when it was accepted.
+    pub(super) fn count_for(&mut self, address: IpAddr) -> Result<(), ConnectionRejection> {
+        self.place.count_for(address)
     }
 }
 

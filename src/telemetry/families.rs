@@ -24,6 +24,7 @@ pub(super) struct Webhooks {
     pub(super) received: Family<labels::Received, Counter>,
     pub(super) answered: Family<labels::Answered, Counter>,
     pub(super) refusals: Family<labels::Refusal, Counter>,
+    pub(super) refusals_limited: Counter,
     pub(super) forwards: Family<labels::Forward, Counter>,
     pub(super) basis: Family<labels::Basis, Counter>,
     pub(super) possible_duplicates: Counter,
@@ -68,7 +69,10 @@ pub(super) struct Connections {
     pub(super) tls_failures: Family<labels::TlsFailed, Counter>,
     pub(super) ended: Family<labels::Ended, Counter>,
     pub(super) panics: Counter,
+    pub(super) admin_refused: Family<labels::Admin, Counter>,
     pub(super) certificate_not_after: Family<labels::Certificate, Gauge>,
+    pub(super) client_ca_not_after: Family<labels::Certificate, Gauge>,
+    pub(super) crl_next_update: Family<labels::Certificate, Gauge>,
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +107,11 @@ impl Webhooks {
             "refusals",
             "Copies that were refused before store and backend",
             refusals.clone(),
+        );
+        into.register(
+            "refusals_limited",
+            "Refusals that were answered with 429 and not logged: their source was refused too often",
+            new.refusals_limited.clone(),
         );
         into.register("forwards", "Attempts to forward, by what came of them", forwards.clone());
         into.register(
@@ -229,16 +238,8 @@ impl Reloads {
 impl Connections {
     pub(super) fn registered(into: &mut Registry) -> Self {
         let new = Self::default();
-        let Self {
-            accepted,
-            accept_errors,
-            open,
-            rejected,
-            tls_failures,
-            ended,
-            panics,
-            certificate_not_after,
-        } = &new;
+        let Self { accepted, accept_errors, open, rejected, tls_failures, ended, panics, .. } =
+            &new;
         into.register(
             "connections_accepted",
             "Connections the operating system handed over",
@@ -248,19 +249,36 @@ impl Connections {
         into.register("connections_open", "Connections that are open", open.clone());
         into.register(
             "connections_rejected",
-            "Connections closed unread, over a limit",
+            "Connections closed before TLS or a request, by the limit or the rule",
             rejected.clone(),
         );
         into.register("tls_failures", "TLS handshakes that failed", tls_failures.clone());
         into.register("connections_ended", "Connections that came to their end", ended.clone());
-        into.register("service_panics", "Requests that ended in a panic", panics.clone());
-        let help = "When the certificate expires, since the epoch";
-        into.register_with_unit(
-            "tls_certificate_not_after",
-            help,
-            Unit::Seconds,
-            certificate_not_after.clone(),
+        into.register(
+            "admin_refused",
+            "Requests for pages of the admin listener that were refused",
+            new.admin_refused.clone(),
         );
+        into.register("service_panics", "Requests that ended in a panic", panics.clone());
+        for (name, help, family) in [
+            (
+                "tls_certificate_not_after",
+                "When the certificate expires, since the epoch",
+                &new.certificate_not_after,
+            ),
+            (
+                "tls_client_ca_not_after",
+                "When the authority of client certificates expires, since the epoch",
+                &new.client_ca_not_after,
+            ),
+            (
+                "tls_client_crl_next_update",
+                "When the list of revoked client certificates is worth nothing any more, since the epoch",
+                &new.crl_next_update,
+            ),
+        ] {
+            into.register_with_unit(name, help, Unit::Seconds, family.clone());
+        }
         new
     }
 }

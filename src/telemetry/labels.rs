@@ -156,12 +156,20 @@ pub const fn reply_label(reply: Reply) -> &'static str {
 }
 
 words! {
-    /// Why a connection was closed before anything was read from it.
+    /// Why a connection was closed before TLS or a request was read from it.
     ConnectionRejection {
         /// `connections_max` are open.
         Total = "total",
         /// `connections_per_source_max` are open from this address.
         Source = "source",
+        /// With the PROXY protocol: it comes from no trusted proxy.
+        UntrustedProxy = "untrusted_proxy",
+        /// It begins with no header of the PROXY protocol, or a malformed one.
+        ProxyHeader = "proxy_header",
+        /// That header did not come in time.
+        ProxyTimeout = "proxy_timeout",
+        /// It was closed before that header was complete: so are a balancer's own checks that just connect.
+        ProxyClosed = "proxy_closed",
     }
 }
 
@@ -174,7 +182,23 @@ words! {
         Closed = "closed",
         /// The peer does not trust the certificate.
         Untrusted = "untrusted",
-        /// The peer broke the protocol, or there is no version, cipher or certificate in common.
+        /// There is no version, suite or group in common.
+        Incompatible = "incompatible",
+        /// What came is no TLS: plain HTTP, or a scanner.
+        NotTls = "not_tls",
+        /// It asked for a name that no certificate has, or for none, and `tls.strict_sni` is on.
+        UnknownName = "unknown_name",
+        /// It showed no client certificate.
+        NoClientCertificate = "no_client_certificate",
+        /// It showed one that no known authority has signed, or that is for something else.
+        ClientUntrusted = "client_untrusted",
+        /// It showed one whose time is over.
+        ClientExpired = "client_expired",
+        /// It showed one that has been revoked.
+        ClientRevoked = "client_revoked",
+        /// Nobody knows whether it has been revoked: there is no list of its authority, or its time is over.
+        RevocationUnknown = "revocation_unknown",
+        /// The peer broke the protocol.
         Protocol = "protocol",
     }
 }
@@ -194,6 +218,20 @@ words! {
         Panic = "panic",
         /// It was still open when the patience of the shutdown ended.
         Killed = "killed",
+    }
+}
+
+words! {
+    /// Why somebody may not see a page of the admin listener.
+    AdminRefusal {
+        /// No token was shown.
+        NoToken = "no_token",
+        /// Another one was.
+        WrongToken = "wrong_token",
+        /// No client certificate was shown.
+        NoClientCertificate = "no_client_certificate",
+        /// There was no TLS handshake, for whatever reason; a bad client certificate is one.
+        Handshake = "handshake",
     }
 }
 
@@ -260,6 +298,7 @@ label_sets! {
     TlsFailed { reason: TlsFailure }
     Ended { reason: ConnectionEnd }
     Relay { class: StatusClass }
+    Admin { reason: AdminRefusal }
     Reload { result: ReloadResult }
     Certificate { name: Arc<str> }
 }

@@ -7,7 +7,11 @@ use std::io::{self, IsTerminal as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::Layer;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::labels::{AnswerResult, Route};
 use crate::claim::Key;
@@ -23,54 +27,51 @@ pub enum Format {
 }
 
 /// How the log is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// How lines look.
     pub format: Format,
-    /// A level (`info`), or directives as in `RUST_LOG` (`info,hyper=debug`).
-    pub filter: String,
+    /// The least severe level of oncehook's own lines.
+    pub level: Level,
 }
 
 /// Why the log could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// The filter is none.
-    #[error(
-        "log filter {filter:?} is not understood; hint: a level (error, warn, info, debug, trace), or target=level, separated by commas"
-    )]
-    Filter {
-        /// As it was given.
-        filter: String,
-        /// What is wrong with it.
-        source: tracing_subscriber::filter::ParseError,
-    },
     /// Set up already, in this process.
     #[error("the log has been set up already")]
     Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// The least severe level of other crates' lines, whatever the level of ours: h2 and hyper trace what they read and
+/// write, header fields and frames included, and a token is a header field.
+const OTHERS: Level = Level::WARN;
+
 /// Sends this process's log lines to standard error. Standard output is for data.
-pub fn init(options: &Options) -> Result<(), InitError> {
-    let filter = EnvFilter::try_new(&options.filter)
-        .map_err(|source| InitError::Filter { filter: options.filter.clone(), source })?;
+pub fn init(options: Options) -> Result<(), InitError> {
     // A log that cannot be written must not end the exchange that wrote to it: the default would panic then.
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_target(false)
-        .log_internal_errors(false);
+    let lines = Layer::new().with_writer(io::stderr).with_target(false).log_internal_errors(false);
+    let registry = tracing_subscriber::registry().with(filter(options.level));
     match options.format {
-        Format::Json => lines
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .with_ansi(false)
-            .try_init(),
-        Format::Text if io::stderr().is_terminal() => lines.compact().try_init(),
-        Format::Text => lines.compact().with_ansi(false).try_init(),
+        Format::Json => {
+            let lines = lines
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false)
+                .with_ansi(false);
+            registry.with(lines).try_init()
+        }
+        Format::Text if io::stderr().is_terminal() => registry.with(lines.compact()).try_init(),
+        Format::Text => registry.with(lines.compact().with_ansi(false)).try_init(),
     }
-    .map_err(InitError::Twice)
+    .map_err(|error| InitError::Twice(error.into()))
+}
+
+/// Ours from `level` on, all others' from [`OTHERS`] on, if that is more severe.
+fn filter(level: Level) -> Targets {
+    // Of two levels, the more verbose one is the greater.
+    Targets::new().with_default(level.min(OTHERS)).with_target(env!("CARGO_PKG_NAME"), level)
 }
 
 /// What is told of one copy; the fields are named as in the metrics. What is not known yet when it is refused is
@@ -146,4 +147,27 @@ pub fn webhook(line: &WebhookLine<'_>) {
 /// Milliseconds, to the microsecond.
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_crates_do_not_trace_what_they_read() {
+        let filter = filter(Level::TRACE);
+        assert!(filter.would_enable("oncehook::gateway", &Level::TRACE));
+        for other in ["h2::codec::framed_read", "hyper::proto::h1::role", "rustls", "redis"] {
+            assert!(filter.would_enable(other, &Level::WARN), "{other}");
+            assert!(!filter.would_enable(other, &Level::INFO), "{other}");
+        }
+    }
+
+    #[test]
+    fn other_crates_say_no_more_than_we_do() {
+        let filter = filter(Level::ERROR);
+        assert!(filter.would_enable("hyper", &Level::ERROR));
+        assert!(!filter.would_enable("hyper", &Level::WARN));
+        assert!(!filter.would_enable("oncehook::gateway", &Level::WARN));
+    }
 }

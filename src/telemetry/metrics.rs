@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus_client::encoding::text;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
@@ -20,7 +21,8 @@ use crate::webhook::event::EventKind;
 use super::families::{Connections, Durations, Reloads, Stores, Webhooks};
 pub use super::labels::Route;
 use super::labels::{
-    self, AnswerResult, ConnectionEnd, ConnectionRejection, ReloadResult, StatusClass, TlsFailure,
+    self, AdminRefusal, AnswerResult, ConnectionEnd, ConnectionRejection, ReloadResult,
+    StatusClass, TlsFailure,
 };
 use super::process::Process;
 pub use super::totals::Counts;
@@ -117,6 +119,11 @@ impl Metrics {
             .refusals
             .get_or_create(&labels::Refusal { route: route.clone(), reason })
             .inc();
+    }
+
+    /// A refusal was neither told nor logged: its source has been refused too often.
+    pub fn refusal_limited(&self) {
+        self.webhooks.refusals_limited.inc();
     }
 
     /// A forward came to an end, `duration` after it began.
@@ -265,22 +272,34 @@ impl Metrics {
         self.connections.ended.get_or_create(&labels::Ended { reason }).inc();
     }
 
+    /// Somebody asked the admin listener for what it may not see.
+    pub fn admin_refused(&self, reason: AdminRefusal) {
+        self.connections.admin_refused.get_or_create(&labels::Admin { reason }).inc();
+    }
+
     /// A service panicked under a connection.
     pub fn service_panicked(&self) {
         self.connections.panics.inc();
     }
 
-    /// When a certificate expires. `name` is its first name: certificates are configured, so the set is bounded.
-    pub fn certificate(&self, name: &str, not_after: clock::UnixTime) {
+    /// When something ceases to be valid. `name` comes from a certificate or a list that is configured, so the set is
+    /// bounded.
+    pub fn expires(&self, what: Expiring, name: &str, at: clock::UnixTime) {
         let set = labels::Certificate { name: Arc::from(name) };
-        self.connections.certificate_not_after.get_or_create(&set).set(gauge(not_after.seconds()));
+        self.expiring(what).get_or_create(&set).set(gauge(at.seconds()));
     }
 
-    /// A certificate is no longer in use.
-    pub fn certificate_gone(&self, name: &str) {
-        self.connections
-            .certificate_not_after
-            .remove(&labels::Certificate { name: Arc::from(name) });
+    /// It is no longer in use.
+    pub fn expiry_gone(&self, what: Expiring, name: &str) {
+        self.expiring(what).remove(&labels::Certificate { name: Arc::from(name) });
+    }
+
+    const fn expiring(&self, what: Expiring) -> &Family<labels::Certificate, Gauge> {
+        match what {
+            Expiring::Certificate => &self.connections.certificate_not_after,
+            Expiring::ClientAuthority => &self.connections.client_ca_not_after,
+            Expiring::RevocationList => &self.connections.crl_next_update,
+        }
     }
 
     /// The configuration was accepted at the start, which is no reload.
@@ -312,6 +331,17 @@ impl Metrics {
         text::encode(&mut into, &self.registry)?;
         Ok(into)
     }
+}
+
+/// What ceases to be valid at a known time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Expiring {
+    /// A certificate that is shown to senders.
+    Certificate,
+    /// An authority of client certificates.
+    ClientAuthority,
+    /// A list of client certificates that were revoked.
+    RevocationList,
 }
 
 /// Whether the store is out.

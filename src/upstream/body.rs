@@ -14,8 +14,7 @@ use super::pool::Lent;
 /// An error of a body that somebody else produces.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The body of a request to the backend.
-#[derive(Debug)]
+/// The body of a request to the backend. It has no `Debug`: what it holds is nobody's to see.
 pub enum Outgoing {
     /// One that is there in whole; `None` once it is written, or if there is none.
     Whole(Option<Bytes>),

@@ -4,13 +4,14 @@
 //! terms of the claim protocol; [`Upstream::pass`] streams any other request for `relay`. Whether an event may be
 //! forwarded is left to `claim`, what the sender is told to `gateway::answer`.
 //!
-//! In reading order: `forward` and `pass` (the two errands), `outcome`, `headers` and `keep` (the rules, pure), `pool`
+//! In reading order: `forward` and `pass` (the two errands), `outcome`, `headers`, `forwarded` and `keep` (the rules, pure), `pool`
 //! and `connection` (the sockets), `tls`, `body`, `error`.
 
 mod body;
 mod connection;
 mod error;
 mod forward;
+mod forwarded;
 mod headers;
 mod keep;
 mod options;
@@ -19,7 +20,7 @@ mod pass;
 mod pool;
 mod tls;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use crate::claim::exchange::Outcome;
 
 pub use body::{BoxError, Carried, Outgoing};
 pub use error::{BuildError, ForwardError};
+pub use forwarded::client;
 pub use headers::{strip_hop_by_hop, upgrade_wanted, via_seen};
 pub use options::{HostPolicy, Options, PathPolicy};
 pub use pass::Passage;
@@ -113,6 +115,8 @@ pub struct Forwarded {
 pub struct Peer {
     /// Its address (that of the PROXY header, where one is used).
     pub address: SocketAddr,
+    /// Whom the request is from: its address, or what trusted proxies say of it, see [`client`].
+    pub client: IpAddr,
     /// Whether it spoke TLS to the gateway.
     pub tls: bool,
     /// Whether it is a proxy whose own `Forwarded` and `X-Forwarded-*` are believed, and so are added to.

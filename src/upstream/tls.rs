@@ -7,6 +7,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
 
 use super::BuildError;
 
@@ -115,9 +116,13 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, BuildError>
 }
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, BuildError> {
-    PrivateKeyDer::from_pem_file(file).map_err(|error| BuildError::Pem {
+    let fault = |problem: String| BuildError::Pem {
         file: file.to_owned(),
-        problem: error.to_string(),
+        problem,
         hint: "it must be readable, and hold a private key as PEM without a passphrase (BEGIN PRIVATE KEY)",
-    })
+    };
+    let pem = Zeroizing::new(std::fs::read(file).map_err(|error| fault(error.to_string()))?);
+    // What the parser says is not passed on: it may quote the file.
+    PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_absent| fault("no private key in it can be read".to_owned()))
 }

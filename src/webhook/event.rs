@@ -174,8 +174,9 @@ message! { 'a,
     JobState<'a> { status: Named<'a> = "status", started_at: i64 = "startedAt" | "started_at", }
 }
 
-/// What LiveKit says happened, as far as it tells one event from another. Borrows from the body.
-#[derive(Clone, Debug)]
+/// What LiveKit says happened, as far as it tells one event from another. Borrows from the body. It has no
+/// `Debug`: metadata and passwords of rooms are in there.
+#[derive(Clone)]
 pub struct Event<'a> {
     body: Body<'a>,
 }

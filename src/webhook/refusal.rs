@@ -27,7 +27,8 @@ pub enum Refusal {
     /// Another `alg` than HS256 (RFC 8725, 3.1).
     #[error("the token's algorithm is not HS256")]
     Algorithm,
-    /// The header names extensions that must be understood (RFC 7515, 4.1.11); none is.
+    /// The header names extensions that must be understood (RFC 7515, 4.1.11), or uses one that no JWT may (RFC 7797, 7);
+    /// none is.
     #[error("the token's header demands extensions")]
     Critical,
     /// No `iss`.

@@ -2,13 +2,16 @@
 //! LiveKit uses them. Signature, key and body are left to [`super::verify`].
 
 use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 
+use super::protojson::Name;
 use super::refusal::{Part, Refusal};
 use crate::clock::UnixTime;
 
@@ -18,8 +21,9 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// How far the clocks of a sender and of this process may be apart, as livekit/protocol's `auth/verifier.go` has it.
 pub const LEEWAY: Duration = Duration::from_mins(1);
 
-/// A token that can be read. Nothing in it has been verified.
-#[derive(Clone, Debug)]
+/// A token that can be read. Nothing in it has been verified. It has no `Debug`: whoever has it can sign
+/// nothing, but can repeat it.
+#[derive(Clone)]
 pub struct Token<'a> {
     /// What was signed: header and claims as they came.
     pub(super) message: &'a str,
@@ -48,6 +52,10 @@ pub struct Grants {
     /// The standard base64 of the body's SHA-256; tokens that join rooms have none.
     #[serde(default)]
     pub sha256: Option<String>,
+    /// When it was made. Nobody judges that, but it must be a number (RFC 7519, 4.1.6): a token that is none to the
+    /// backend's receiver (Go, Python) is none here.
+    #[serde(default, rename = "iat")]
+    _issued: Option<Number>,
 }
 
 /// What matters of a header. `typ`, `kid`, `jku` and the like do not: they must never choose a key (RFC 8725, 3.10).
@@ -57,6 +65,19 @@ struct Header<'a> {
     alg: Cow<'a, str>,
     #[serde(default)]
     crit: Presence,
+    /// An extension that needs `crit`, and that no JWT may use (RFC 7797, 6 and 7): who obeys it reads other claims.
+    #[serde(default)]
+    b64: Presence,
+}
+
+/// Any number, whatever its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Number;
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        f64::deserialize(deserializer).map(|_| Self)
+    }
 }
 
 /// Whether a member is there, whatever its value.
@@ -122,17 +143,46 @@ fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::NotAToken)
 }
 
-/// Reads an object; serde alone would take an array of its members' values for one.
+/// Reads an object. All of it must be UTF-8 (RFC 8259, 8.1), and no name may be there twice (RFC 7515, 4; RFC 7519, 4):
+/// `serde_json` looks at that only in the members that are used, and the backend may use others.
 fn read<'a, T: Deserialize<'a>>(json: &'a [u8], part: Part) -> Result<T, Refusal> {
-    if !json.trim_ascii_start().starts_with(b"{") {
-        return Err(Refusal::Unreadable(part));
+    let unreadable = Refusal::Unreadable(part);
+    let text = std::str::from_utf8(json).map_err(|_| unreadable)?;
+    serde_json::from_str::<Distinct>(text).map_err(|_| unreadable)?;
+    serde_json::from_str(text).map_err(|_| unreadable)
+}
+
+/// An object whose members have names of their own; serde's derive would take an array of values for one, too.
+struct Distinct;
+
+impl<'de> Deserialize<'de> for Distinct {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self)
     }
-    serde_json::from_slice(json).map_err(|_| Refusal::Unreadable(part))
+}
+
+impl<'de> Visitor<'de> for Distinct {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object without a name that is there twice")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
+        // Bounded by the token's length.
+        let mut names = HashSet::new();
+        while let Some((name, IgnoredAny)) = members.next_entry::<Name<'de>, _>()? {
+            if !names.insert(name.0) {
+                return Err(A::Error::custom("a name is there twice"));
+            }
+        }
+        Ok(self)
+    }
 }
 
 fn check_header(json: &[u8]) -> Result<(), Refusal> {
     let header: Header<'_> = read(json, Part::Header)?;
-    if header.crit.0 {
+    if header.crit.0 || header.b64.0 {
         return Err(Refusal::Critical);
     }
     if header.alg == "HS256" { Ok(()) } else { Err(Refusal::Algorithm) }

@@ -6,9 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use oncehook::admin::readiness::{MemoryUse, Stage};
-use oncehook::admin::{Admin, Options, Readiness, State, Status, StoreHealth, status};
+use oncehook::admin::{
+    Admin, Guard, Options, Readiness, State, Status, StoreHealth, Token, status,
+};
 use oncehook::telemetry::Metrics;
 use oncehook::telemetry::metrics::Counts;
+use secrecy::SecretString;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -64,9 +67,13 @@ fn status() -> Status {
 }
 
 fn start(options: Options) -> Running {
+    start_guarded(options, Guard::default())
+}
+
+fn start_guarded(options: Options, guard: Guard) -> Running {
     let (state, outage) = state();
     let readiness = Arc::clone(&state.readiness);
-    let admin = Admin::bind(options, state).unwrap();
+    let admin = Admin::bind(options, guard, state).unwrap();
     let (address, stop) = (admin.local_address(), CancellationToken::new());
     let until = stop.clone();
     let thread = thread::spawn(move || admin.serve(&until));
@@ -163,12 +170,16 @@ async fn a_connection_that_sends_nothing_is_closed_and_others_wait_for_its_place
 #[test]
 fn other_machines_are_refused() {
     let everywhere = Options { address: "0.0.0.0:0".parse().unwrap(), ..options() };
-    let error = Admin::bind(everywhere, state().0).err().expect("a refusal").to_string();
+    let error =
+        Admin::bind(everywhere, Guard::default(), state().0).err().expect("a refusal").to_string();
     assert!(error.starts_with("the admin address 0.0.0.0:0 is no loopback address"), "{error}");
-    assert!(error.contains("; hint: listen on 127.0.0.1"), "{error}");
-    let taken = Admin::bind(options(), state().0).expect("a free port");
+    assert!(error.contains("; hint: set admin.token_file"), "{error}");
+    let taken = Admin::bind(options(), Guard::default(), state().0).expect("a free port");
     let again = Options { address: taken.local_address(), ..options() };
-    let error = Admin::bind(again, state().0).err().expect("a port that is taken").to_string();
+    let error = Admin::bind(again, Guard::default(), state().0)
+        .err()
+        .expect("a port that is taken")
+        .to_string();
     assert!(error.starts_with(&format!(
         "cannot listen on the admin address {}; hint: ",
         taken.local_address()
@@ -186,4 +197,43 @@ async fn the_status_is_one_json_object() {
     assert_eq!(status["store"]["kind"], "memory");
     assert_eq!(status["reload"], serde_json::Value::Null);
     running.end();
+}
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+fn with_token() -> Guard {
+    Guard { token: Some(Token::new(&SecretString::from(TOKEN))), ..Guard::default() }
+}
+
+fn page(path: &str, authorization: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {authorization}\r\n\r\n")
+}
+
+#[tokio::test]
+async fn with_a_token_only_probes_go_without() {
+    let everywhere = Options { address: "0.0.0.0:0".parse().unwrap(), ..options() };
+    let admin = start_guarded(everywhere, with_token());
+    let address = SocketAddr::from(([127, 0, 0, 1], admin.address.port()));
+    let ask = async |request: &str| {
+        exchange(&mut TcpStream::connect(address).await.unwrap(), request).await
+    };
+    for path in ["/status", "/metrics"] {
+        let none = ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        assert!(none.starts_with("HTTP/1.1 401 "), "{none}");
+        assert!(none.contains("www-authenticate: Bearer realm=\"oncehook\"\r\n"), "{none}");
+        let wrong = ask(&page(path, &format!("Bearer {}", TOKEN.replace('0', "1")))).await;
+        assert!(wrong.starts_with("HTTP/1.1 401 ") && !wrong.contains(TOKEN), "{wrong}");
+        let right = ask(&page(path, &format!("Bearer {TOKEN}"))).await;
+        assert!(right.starts_with("HTTP/1.1 200 "), "{right}");
+    }
+    for (path, status) in [("/livez", "200"), ("/readyz", "503")] {
+        let open = ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        assert!(open.starts_with(&format!("HTTP/1.1 {status} ")), "{open}");
+    }
+    let metrics = ask(&page("/metrics", &format!("Bearer {TOKEN}"))).await;
+    for reason in ["no_token", "wrong_token"] {
+        let line = format!("oncehook_admin_refused_total{{reason=\"{reason}\"}} 2");
+        assert!(metrics.lines().any(|each| each == line), "{line} is not in {metrics}");
+    }
+    admin.end();
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use oncehook::listener::Options;
-use oncehook::listener::tls::{Files, Validity, server_config};
+use oncehook::listener::tls::{Files, Terms, Validity, server_config};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use tempfile::TempDir;
 
@@ -33,7 +33,7 @@ async fn the_name_that_is_asked_for_chooses_the_certificate_and_the_first_is_for
     let (first, first_pem) = write_pair(into.path(), "first", &["hooks.example.com", "127.0.0.1"]);
     let (second, second_pem) =
         write_pair(into.path(), "second", &["other.example.com", "*.wild.example.com"]);
-    let tls = server_config(&[first, second]).unwrap();
+    let tls = server_config(&[first, second], &Terms::default()).unwrap();
     assert_eq!(tls.leaves[0].name, "hooks.example.com");
     assert_eq!(tls.leaves[1].names, ["other.example.com", "*.wild.example.com"]);
     let listener = Running::hello(Options { tls: Some(tls.server), ..options() });
@@ -115,12 +115,12 @@ fn what_is_wrong_with_a_file_is_said_with_its_name_and_a_hint() {
             "comes first in the chain",
         ),
     ] {
-        let said = server_config(&[files]).expect_err(&begins).to_string();
+        let said = server_config(&[files], &Terms::default()).expect_err(&begins).to_string();
         let (what, what_to_do) = said.split_once("; hint: ").expect("a hint");
         assert!(what.starts_with(&begins) && what_to_do.contains(hint), "{said}");
     }
     assert!(
-        server_config(&[])
+        server_config(&[], &Terms::default())
             .expect_err("none")
             .to_string()
             .starts_with("no certificate is configured; hint: ")
@@ -139,7 +139,7 @@ fn a_certificate_tells_when_it_expires() {
     fs::write(&files.certificate, made.self_signed(&key).unwrap().pem()).unwrap();
     fs::write(&files.key, key.serialize_pem()).unwrap();
     // It is no error: an operator whose clock is wrong should not be left without a gateway.
-    let leaf = server_config(&[files]).unwrap().leaves.remove(0);
+    let leaf = server_config(&[files], &Terms::default()).unwrap().leaves.remove(0);
     assert_eq!((leaf.not_before, leaf.not_after), (DAY * 31, DAY * 59));
     assert_eq!(leaf.validity(DAY * 30), Validity::NotYet(DAY));
     assert_eq!(leaf.validity(DAY * 31), Validity::Valid(DAY * 28));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use oncehook::claim::record::Reply;
 use oncehook::clock;
 use oncehook::store::StoreError;
-use oncehook::store::redis::{Options, Redis};
+use oncehook::store::redis::{Credentials, Options, Redis};
 use tokio::task::JoinSet;
 
 use crate::support::redis::{LIMIT, RedisServer, Settings, connect, until, versions};
@@ -207,4 +207,25 @@ async fn half_a_reply_costs_its_operation_alone() {
         assert_eq!(redis.execute(key(1), owner(1), CLAIM).await.unwrap(), WON, "after {label}");
     }
     assert!(clock::monotonic().since(start) < Duration::from_secs(10));
+}
+
+/// Redis repeats the arguments of a command that it does not know, which AUTH may be for what stands where a Redis
+/// should; and a hostile server says what it likes.
+#[tokio::test]
+async fn a_server_that_repeats_the_password_does_not_get_it_into_an_error() {
+    const PASSWORD: &str = "hunter2-of-redis";
+    for reply in [
+        "-ERR unknown command 'AUTH', with args beginning with: 'hunter2-of-redis' ",
+        "-WRONGPASS hunter2-of-redis is not the password",
+        "-hunter2-of-redis",
+        "+hunter2-of-redis",
+        "$16\r\nhunter2-of-redis",
+    ] {
+        let server = Scripted::start(move |_| Answer::Bytes(format!("{reply}\r\n"))).await;
+        let credentials = Credentials { username: None, password: PASSWORD.into() };
+        let options = Options { credentials: Some(credentials), ..options_at(server.port()) };
+        let error = Redis::new(options).unwrap().check().await.unwrap_err();
+        let told = format!("{error:?} {error}");
+        assert!(!told.contains(PASSWORD), "{told}");
+    }
 }

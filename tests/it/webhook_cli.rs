@@ -1,6 +1,7 @@
 //! `oncehook sign` and `oncehook verify`, without a process.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use clap::Parser;
@@ -83,6 +84,7 @@ fn what_sign_prints_verify_accepts() {
     let [body, secret] = ["body.json", "secret"].map(|name| folder.path().join(name));
     fs::write(&body, "{\"event\":\"\\u001b[31m\"}\n").unwrap();
     fs::write(&secret, "a secret\n").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
     let [body, secret] = [&body, &secret].map(|path| path.to_str().unwrap());
     let key = ["--api-key", "k", "--api-secret-file", secret];
     let parsed = Sign::try_parse_from([&["sign"], &key[..], &["--at", "1000"]].concat()).unwrap();

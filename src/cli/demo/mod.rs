@@ -8,7 +8,6 @@ pub mod frame;
 pub mod scene;
 pub mod score;
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -228,7 +227,7 @@ fn settings(backend: SocketAddr) -> Result<Config, Failure> {
         ("ONCEHOOK_LOG__LEVEL", "error"),
         ("ONCEHOOK_SHUTDOWN__DRAIN_DELAY", "0s"),
     ];
-    let environment: BTreeMap<_, _> =
+    let environment =
         environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let overrides = Overrides {
         listen: Some("127.0.0.1:0".to_owned()),

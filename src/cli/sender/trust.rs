@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use thiserror::Error;
 
 /// Which certificates are trusted.
@@ -41,19 +42,23 @@ pub enum TrustError {
 }
 
 impl Trust {
-    /// The settings for TLS, without ALPN.
+    /// The settings for TLS, without ALPN and without a client certificate.
     pub fn client_config(&self) -> Result<ClientConfig, TrustError> {
+        Ok(self.trusting()?.with_no_client_auth())
+    }
+
+    /// The same, before it is settled what is shown to a server that asks for a client certificate.
+    pub fn trusting(&self) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TrustError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;
-        let config = match self {
+        Ok(match self {
             Self::Native => builder.with_root_certificates(native()?),
             Self::Authority(path) => builder.with_root_certificates(authority(path)?),
             Self::Anything => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Undemanding { provider })),
-        };
-        Ok(config.with_no_client_auth())
+        })
     }
 }
 

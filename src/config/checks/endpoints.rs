@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use super::super::backend::{Backend, RoutePath};
 use super::super::problem::Fault;
-use super::super::raw::RawTls;
 use super::super::raw::routes::{RawRelay, RawRoute, RawUpstream};
 use super::super::reader::Reader;
 use super::super::value::Target;
@@ -93,40 +92,6 @@ pub(super) fn no_route(reader: &mut Reader<'_>, enabled: bool, (any_route, relay
     reader.contradiction(&["route", "upstream"], fault.hint(hint));
 }
 
-pub(super) fn tls(reader: &mut Reader<'_>, raw: RawTls) -> Tls {
-    let paths = &["tls.self_signed", "tls.enabled", "tls.certificate"];
-    let said = !raw.certificates.is_empty();
-    if !raw.enabled {
-        if said {
-            let place = reader.place(&["tls.enabled"]);
-            reader.warning(
-                place,
-                Fault::new("TLS is off: [[tls.certificate]] is not used").of("tls.enabled"),
-            );
-        }
-        return Tls::Off;
-    }
-    if raw.self_signed && reader.is_set("tls.self_signed") && said {
-        reader.contradiction(
-            paths,
-            Fault::new("there is [[tls.certificate]] too")
-                .hint("keep one of the two")
-                .of("tls.self_signed"),
-        );
-        return Tls::SelfSigned;
-    }
-    if raw.self_signed && !said {
-        return Tls::SelfSigned;
-    }
-    if !said {
-        let fault = Fault::new("TLS is on, and there is no certificate");
-        let hint = "add [[tls.certificate]] with certificate_file and key_file; or, where something else ends TLS, \
-                    set enabled = false in [tls]";
-        reader.contradiction(paths, fault.hint(hint));
-    }
-    Tls::Certificates(raw.certificates.into_iter().flatten().collect())
-}
-
 /// Whether listeners, backends and the network around them go together.
 pub(super) fn addresses(reader: &mut Reader<'_>, config: &Config) {
     let (listen, admin) = (config.listen.address, config.admin.address);
@@ -137,6 +102,14 @@ pub(super) fn addresses(reader: &mut Reader<'_>, config: &Config) {
             &["admin.address", "listen.address"],
             fault.hint("give health and metrics a port of their own").of("admin.address"),
         );
+    }
+    if config.listen.proxy_protocol && config.listen.trusted_proxies.is_empty() {
+        let fault = Fault::new("no proxy is trusted, so that every connection would be closed")
+            .hint(
+                "name the balancer's networks in listen.trusted_proxies, such as [\"10.0.0.0/8\"]",
+            )
+            .of("listen.proxy_protocol");
+        reader.contradiction(&["listen.proxy_protocol", "listen.trusted_proxies"], fault);
     }
     let open = !listen.ip().is_loopback();
     if open && config.tls == Tls::Off {
@@ -152,14 +125,6 @@ pub(super) fn addresses(reader: &mut Reader<'_>, config: &Config) {
             place,
             Fault::new("a self-signed certificate is for trials: no sender can verify it"),
         );
-    }
-    if !admin.ip().is_loopback() {
-        let place = reader.place(&["admin.address"]);
-        let fault = Fault::new(format!(
-            "{admin} is not a loopback address, and the pages ask nobody who they are"
-        ))
-        .hint("listen on 127.0.0.1 or [::1]; a probe can run `oncehook healthcheck` beside the gateway");
-        reader.error(place, fault.of("admin.address"));
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! A check that fails still gives something back, so that the next one can run; `load` throws it all away then.
 
+mod admin;
 mod endpoints;
 mod store;
 mod tenants;
 mod timing;
+mod tls;
 
 use super::Config;
 use super::changes::Secrets;
@@ -15,7 +17,7 @@ use super::reader::Reader;
 
 /// Puts the sections together.
 pub(super) fn config(reader: &mut Reader<'_>, raw: Raw) -> Config {
-    let Raw { enabled, listen, admin, dedup, limits, log, shutdown, .. } = raw;
+    let Raw { enabled, listen, dedup, limits, log, shutdown, .. } = raw;
     let tenants = tenants::tenants(reader, enabled, raw.tenants);
     let relay = endpoints::relay(raw.relay);
     let any_route = !raw.routes.is_empty() || raw.upstream.backend.is_some();
@@ -23,7 +25,8 @@ pub(super) fn config(reader: &mut Reader<'_>, raw: Raw) -> Config {
     endpoints::no_route(reader, enabled, (any_route || raw.upstream.backend_failed, &relay));
     tenants::unknown(reader, &tenants.tenants, &routes);
     tenants::direct(reader, &tenants.urls, &routes);
-    let tls = endpoints::tls(reader, raw.tls);
+    let (tls, handshake) = tls::tls(reader, raw.tls);
+    let admin = admin::admin(reader, raw.admin);
     timing::idle(reader, limits.idle_timeout);
     let claim = timing::claim(&raw.claim, &raw.store);
     timing::check(reader, &claim, &routes, shutdown);
@@ -32,6 +35,7 @@ pub(super) fn config(reader: &mut Reader<'_>, raw: Raw) -> Config {
         enabled,
         listen,
         tls,
+        handshake,
         admin,
         tenants: tenants.tenants,
         routes: routes.into_iter().map(|checked| checked.route).collect(),

@@ -7,7 +7,11 @@ pub(super) mod routes;
 pub(super) mod store;
 pub(super) mod tenants;
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
+
+use secrecy::SecretString;
 
 use crate::claim::exchange::OnAmbiguous;
 use crate::webhook::event::EventKind;
@@ -17,7 +21,8 @@ use super::reader::Sensitivity;
 use super::section::Section;
 use super::value::Bytes;
 use super::{
-    Admin, Certificate, Dedup, Limits, Listen, Log, LogFormat, LogLevel, Shutdown, Windows,
+    Certificate, ClientMode, Dedup, Limits, Listen, Log, LogFormat, LogLevel, Shutdown, TlsVersion,
+    Windows,
 };
 
 /// Everything as it was written, with defaults.
@@ -26,7 +31,7 @@ pub(super) struct Raw {
     pub(super) tenants: Vec<tenants::RawTenant>,
     pub(super) listen: Listen,
     pub(super) tls: RawTls,
-    pub(super) admin: Admin,
+    pub(super) admin: RawAdmin,
     pub(super) upstream: routes::RawUpstream,
     pub(super) routes: Vec<routes::RawRoute>,
     pub(super) relay: routes::RawRelay,
@@ -42,7 +47,25 @@ pub(super) struct Raw {
 pub(super) struct RawTls {
     pub(super) enabled: bool,
     pub(super) self_signed: bool,
+    pub(super) min_version: TlsVersion,
+    pub(super) strict_sni: bool,
     pub(super) certificates: Vec<Option<Certificate>>,
+    pub(super) client: RawTlsClient,
+}
+
+/// `[tls.client]`
+pub(super) struct RawTlsClient {
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) crl_file: Option<PathBuf>,
+    pub(super) mode: ClientMode,
+}
+
+/// `[admin]`
+pub(super) struct RawAdmin {
+    pub(super) address: SocketAddr,
+    pub(super) token: Option<SecretString>,
+    pub(super) certificate: Option<Certificate>,
+    pub(super) client_ca_file: Option<PathBuf>,
 }
 
 /// `[claim]`
@@ -59,9 +82,7 @@ pub(super) fn config(root: &mut Section<'_, '_>) -> Raw {
     let tenants = tenants::tenants(root);
     let listen = root.section("listen", listen);
     let tls = root.section("tls", tls);
-    let admin = root.section("admin", |section| Admin {
-        address: section.take("address", ([127, 0, 0, 1], 9464).into()),
-    });
+    let admin = root.section("admin", admin);
     let upstream = root.section("upstream", routes::upstream);
     let routes = routes::routes(root, &upstream);
     let relay = root.section("relay", |section| routes::relay(section, &upstream));
@@ -127,6 +148,7 @@ fn listen(section: &mut Section<'_, '_>) -> Listen {
     Listen {
         address: section.take("address", ([0, 0, 0, 0], 8443).into()),
         trusted_proxies: section.list("trusted_proxies", Some(&[])).unwrap_or_default(),
+        proxy_protocol: section.take("proxy_protocol", false),
     }
 }
 
@@ -134,12 +156,29 @@ fn tls(section: &mut Section<'_, '_>) -> RawTls {
     RawTls {
         enabled: section.take("enabled", true),
         self_signed: section.take("self_signed", false),
+        min_version: section.take("min_version", TlsVersion::Tls12),
+        strict_sni: section.take("strict_sni", false),
         certificates: section.sections("certificate", |section| {
             let certificate_file = section.required_file("certificate_file", Sensitivity::Public);
             let key_file = section.required_file("key_file", Sensitivity::Key);
             Some(Certificate { certificate_file: certificate_file?, key_file: key_file? })
         }),
+        client: section.section("client", |section| RawTlsClient {
+            ca_file: section.file("ca_file", Sensitivity::Public),
+            crl_file: section.file("crl_file", Sensitivity::Public),
+            mode: section.take("mode", ClientMode::Require),
+        }),
     }
+}
+
+fn admin(section: &mut Section<'_, '_>) -> RawAdmin {
+    let address = section.take("address", ([127, 0, 0, 1], 9464).into());
+    let token = section.secret("token", "token_file").map(|(token, _)| token);
+    let (certificate, client_ca_file) = section.section("tls", |section| {
+        let certificate = routes::pair(section, "a certificate");
+        (certificate, section.file("client_ca_file", Sensitivity::Public))
+    });
+    RawAdmin { address, token, certificate, client_ca_file }
 }
 
 fn dedup(section: &mut Section<'_, '_>) -> Dedup {
@@ -196,6 +235,11 @@ fn limits(section: &mut Section<'_, '_>) -> Limits {
     Limits {
         connections_max: section.within("connections_max", 4096, many.clone()),
         connections_per_source_max: section.within("connections_per_source_max", 256, many.clone()),
+        refusals_per_source_per_minute: section.within(
+            "refusals_per_source_per_minute",
+            600,
+            0..=1_000_000,
+        ),
         handshake_timeout: section.within("handshake_timeout", seconds(5), wait.clone()),
         head_timeout: section.within("head_timeout", seconds(5), wait.clone()),
         body_timeout: section.within("body_timeout", seconds(5), wait),

@@ -184,7 +184,7 @@ fn refused(section: &mut Section<'_, '_>, inherited: Option<&Terms>) -> Vec<u16>
 pub(super) fn tls(section: &mut Section<'_, '_>, inherited: Option<&UpstreamTls>) -> UpstreamTls {
     let own = UpstreamTls {
         ca_file: section.file("ca_file", Sensitivity::Public),
-        client: client(section),
+        client: pair(section, "a client certificate"),
         server_name: section.option::<ServerName>("server_name").map(|name| name.0),
     };
     match inherited {
@@ -193,7 +193,8 @@ pub(super) fn tls(section: &mut Section<'_, '_>, inherited: Option<&UpstreamTls>
     }
 }
 
-fn client(section: &mut Section<'_, '_>) -> Option<Certificate> {
+/// A certificate and its key: both, or neither.
+pub(super) fn pair(section: &mut Section<'_, '_>, called: &str) -> Option<Certificate> {
     let certificate_file = section.file("certificate_file", Sensitivity::Public);
     let key_file = section.file("key_file", Sensitivity::Key);
     let (has, lacks) = match (section.has("certificate_file"), section.has("key_file")) {
@@ -204,7 +205,7 @@ fn client(section: &mut Section<'_, '_>) -> Option<Certificate> {
         }
     };
     let place = section.reader.place(&[&section.path(has)]);
-    let fault = Fault::new(format!("a client certificate needs `{lacks}` too"));
+    let fault = Fault::new(format!("{called} needs `{lacks}` too"));
     section.reader.error(place, fault.of(&section.named(has)));
     None
 }

@@ -7,7 +7,9 @@ use redis::{ConnectionAddr, IntoConnectionInfo as _};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::super::problem::{Fault, Reveal};
+use super::super::reader::Origin;
 use super::super::section::Section;
+use super::super::url_password;
 use super::super::value::{Kind, OnError, quoted};
 use super::super::{HostPort, Sentinel, UpstreamTls, WaitReplicas};
 use super::{gib, mib, milliseconds, routes, seconds};
@@ -176,6 +178,12 @@ fn wait_replicas(section: &mut Section<'_, '_>) -> Option<WaitReplicas> {
 fn url(section: &mut Section<'_, '_>) -> Option<Server> {
     let (url, origin) = section.secret("url", "url_file")?;
     match server(url.expose_secret()) {
+        Ok(Server { password: Some(_), .. }) if matches!(origin, Origin::Flag(_)) => {
+            let fault = Fault::new("all users of this machine may read a password in a command");
+            let hint = "set REDIS_URL, or `password_file` of [store.redis]";
+            section.fault(&origin, Reveal::Key, fault.hint(hint).of(&section.named("url")));
+            None
+        }
         Ok(server) => {
             let name = if section.has("url") { "url" } else { "url_file" };
             if name == "url" {
@@ -214,7 +222,10 @@ fn server(url: &str) -> Result<Server, Fault> {
     if url.starts_with("redis+unix:") || url.starts_with("unix:") {
         return Err(expected("sockets of the file system are not in this version"));
     }
-    let info = url.into_connection_info().map_err(|_| expected("it cannot be read"))?;
+    // The library would keep copies of the password that nobody wipes.
+    let (url, password) =
+        url_password::taken(url).map_err(|_not_text| expected("its password is no text"))?;
+    let info = url.as_str().into_connection_info().map_err(|_| expected("it cannot be read"))?;
     // The scheme says which of the kinds of address it is; sockets are none of them.
     let (host, port, tls) = if let ConnectionAddr::Tcp(host, port) = info.addr() {
         (host.clone(), *port, false)
@@ -235,7 +246,7 @@ fn server(url: &str) -> Result<Server, Fault> {
         database: redis.db(),
         tls,
         username: redis.username().map(str::to_owned),
-        password: redis.password().map(|password| SecretString::from(password.to_owned())),
+        password,
     })
 }
 

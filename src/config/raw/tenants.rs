@@ -169,8 +169,8 @@ fn variables(root: &mut Section<'_, '_>, tenant: &mut RawTenant) {
         }
     }
     let signs_with = root.reader.variable("WEBHOOK_API_KEY");
-    tenant.signs_with =
-        signs_with.map(|api_key| (api_key, Place::Variable("WEBHOOK_API_KEY".to_owned())));
+    tenant.signs_with = signs_with
+        .map(|api_key| ((*api_key).clone(), Place::Variable("WEBHOOK_API_KEY".to_owned())));
 }
 
 fn pair(root: &mut Section<'_, '_>, tenant: &mut RawTenant) {
@@ -183,11 +183,11 @@ fn pair(root: &mut Section<'_, '_>, tenant: &mut RawTenant) {
             let fault = Fault::new("LIVEKIT_API_SECRET is set too").hint("keep one of the two");
             return root.reader.error(place("LIVEKIT_API_SECRET_FILE"), fault);
         }
-        (Some(secret), None) => Some(SecretString::from(secret)),
+        (Some(secret), None) => Some(SecretString::from(secret.as_str())),
         (None, Some(file)) => {
             let origin = Origin::Variable("LIVEKIT_API_SECRET_FILE".to_owned());
             let Some(secret) =
-                root.secret_from("LIVEKIT_API_SECRET_FILE", &PathBuf::from(file), &origin)
+                root.secret_from("LIVEKIT_API_SECRET_FILE", &PathBuf::from(file.as_str()), &origin)
             else {
                 return;
             };
@@ -197,7 +197,8 @@ fn pair(root: &mut Section<'_, '_>, tenant: &mut RawTenant) {
     };
     match (api_key, secret) {
         (Some(api_key), Some(secret)) => {
-            tenant.keys.push(RawKey { api_key, secret, place: place("LIVEKIT_API_KEY") });
+            let (api_key, place) = ((*api_key).clone(), place("LIVEKIT_API_KEY"));
+            tenant.keys.push(RawKey { api_key, secret, place });
         }
         (Some(_), None) => {
             let fault = Fault::new("the API key has no secret")

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use zeroize::Zeroizing;
 
 use super::problem::{Fault, Place, Reveal};
 use super::reader::{Origin, Reader, Setting};
@@ -32,9 +33,9 @@ pub(super) struct Section<'r, 'a> {
     known: Vec<String>,
 }
 
-/// A value before it is parsed.
+/// A value before it is parsed. It has no `Debug`: it may be a secret.
 pub(super) enum Found<'a> {
-    Text(String, Origin),
+    Text(Zeroizing<String>, Origin),
     Node(&'a Spanned<DeValue<'a>>),
 }
 
@@ -158,11 +159,11 @@ impl<'r, 'a> Section<'r, 'a> {
         if let Some(node) = self.table.and_then(|table| table.get(name)) {
             return Some(Found::Node(node));
         }
-        self.reader.dev(&path).map(|text| Found::Text(text.to_owned(), Origin::Dev))
+        self.reader.dev(&path).map(|text| Found::Text(text.to_owned().into(), Origin::Dev))
     }
 
     /// The variable that stands for `path`, and what it says. Elements of arrays have none.
-    fn variable(&mut self, path: &str) -> Option<(String, String)> {
+    fn variable(&mut self, path: &str) -> Option<(String, Zeroizing<String>)> {
         if path.contains('[') {
             return None;
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 use toml::Spanned;
 use toml::de::DeValue;
+use zeroize::Zeroizing;
 
 use super::super::load;
 use super::super::problem::{Fault, Place, Reveal};
@@ -90,14 +91,15 @@ impl<'a> Section<'_, 'a> {
         let (text, origin) = match self.find(name)? {
             Found::Text(text, origin) => (Ok(text), origin),
             Found::Node(node) => {
-                (scalar::<String>(node.get_ref()), Origin::File(node.span().into()))
+                let text = scalar::<String>(node.get_ref()).map(Zeroizing::new);
+                (text, Origin::File(node.span().into()))
             }
         };
         match text {
             Ok(text) => {
                 self.record(name, REDACTED.to_owned(), origin.clone(), Reveal::Key);
                 self.reader.secret(self.path(name), &text);
-                Some((SecretString::from(text), origin))
+                Some((SecretString::from(text.as_str()), origin))
             }
             Err(fault) => {
                 self.fault(&origin, Reveal::Key, fault.of(&self.named(name)));

@@ -132,7 +132,7 @@ impl<'a> Section<'_, 'a> {
     /// Looks `name` up and parses it; what is wrong is told, and counts as nothing.
     pub(super) fn value<T: Value>(&mut self, name: &str) -> Option<(T, Origin)> {
         let (text, origin, revealed) = match self.find(name)? {
-            Found::Text(text, origin) => (Ok(text), origin, Reveal::Key),
+            Found::Text(text, origin) => (Ok((*text).clone()), origin, Reveal::Key),
             Found::Node(node) => {
                 let value = node.get_ref();
                 let revealed = value.as_str().map_or_else(|| plain(value), reveal);

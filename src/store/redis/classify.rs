@@ -8,7 +8,9 @@ use std::error::Error;
 use std::io;
 
 use redis::{ErrorKind, RedisError};
+use secrecy::ExposeSecret as _;
 
+use super::link::Credentials;
 use crate::store::StoreError;
 
 type Class = fn(String) -> StoreError;
@@ -53,11 +55,35 @@ const PHRASES: [(&str, Class); 9] = [
 
 /// The error for what the client library reports.
 pub(super) fn error(error: &RedisError) -> StoreError {
-    let kind = error.kind();
-    if matches!(kind, ErrorKind::Server(_) | ErrorKind::Extension) {
-        let code = error.code().unwrap_or_default();
-        return server_error(format!("{code} {}", error.detail().unwrap_or_default()));
+    match said(error) {
+        Some(text) => server_error(text),
+        None => other_error(error),
     }
+}
+
+/// The same for a reply to AUTH: whatever answers there may repeat what it was sent, and shall not get it into the log.
+pub(super) fn log_in_error(error: &RedisError, credentials: &Credentials) -> StoreError {
+    match said(error) {
+        Some(text) => {
+            server_error(text.replace(credentials.password.expose_secret(), "<redacted>"))
+        }
+        None => other_error(error),
+    }
+}
+
+/// What the server says, without the arguments of a command that it does not know: a password may be among them.
+fn said(error: &RedisError) -> Option<String> {
+    if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
+        return None;
+    }
+    let detail = error.detail().unwrap_or_default();
+    let before =
+        detail.split_once(", with args beginning with").map_or(detail, |(before, _)| before);
+    Some(format!("{} {before}", error.code().unwrap_or_default()))
+}
+
+fn other_error(error: &RedisError) -> StoreError {
+    let kind = error.kind();
     // A connection that ends within a reply is a broken one, not one to something else than Redis.
     let is_cut = || error.to_string().contains("Unexpected end of input");
     if (kind == ErrorKind::Parse && !is_cut()) || kind == ErrorKind::UnexpectedReturnType {

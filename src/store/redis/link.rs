@@ -191,7 +191,7 @@ impl Dialer {
         let driver = Arc::new(AbortOnDropHandle::new(TaskTracker::new().spawn(driver)));
         let mut link = Link { connection, driver, place: Arc::new(place.clone()) };
         if let Some(credentials) = &self.credentials {
-            link.send(&auth(credentials)).await?;
+            link.authenticate(credentials).await?;
         }
         if self.database != 0 {
             link.send(redis::cmd("SELECT").arg(self.database)).await?;
@@ -201,6 +201,15 @@ impl Dialer {
 }
 
 impl Link {
+    async fn authenticate(&mut self, credentials: &Credentials) -> Result<(), StoreError> {
+        match auth(credentials).query_async(&mut self.connection).await {
+            Ok(Value::Okay) => Ok(()),
+            // Not shown: it may repeat the password.
+            Ok(_) => Err(StoreError::Unexpected("neither OK nor an error to AUTH".to_owned())),
+            Err(error) => Err(classify::log_in_error(&error, credentials)),
+        }
+    }
+
     async fn send(&mut self, command: &Cmd) -> Result<(), StoreError> {
         match command.query_async(&mut self.connection).await {
             Ok(Value::Okay) => Ok(()),

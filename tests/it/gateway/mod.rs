@@ -8,6 +8,7 @@ mod faults;
 mod outcomes;
 mod paths;
 mod refusals;
+mod sources;
 
 use crate::support::backend::Backend;
 use crate::support::gateway::Gateway;

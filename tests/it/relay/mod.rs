@@ -89,7 +89,7 @@ async fn accept(listener: TcpListener, relay: Arc<Relay>, protocol: Protocol) {
         let relay = Arc::clone(&relay);
         let service = service_fn(move |request: Request<Incoming>| {
             let relay = Arc::clone(&relay);
-            let peer = Peer { address, tls: false, trusted: false };
+            let peer = Peer { address, client: address.ip(), tls: false, trusted: false };
             async move { Ok::<_, std::convert::Infallible>(relay.serve(request, &peer, "req-1").await) }
         });
         tracker.spawn(async move {

@@ -1,5 +1,6 @@
 //! Another configuration for a gateway that runs: real processes, files and signals.
 
+mod admin;
 mod certificates;
 mod files;
 mod restart;

@@ -10,13 +10,14 @@ use http_body_util::{Empty, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use oncehook::listener::tls::{self, ALPN_HTTP2, SelfSigned};
+use oncehook::listener::tls::{self, ALPN_HTTP2, SelfSigned, Terms};
 use oncehook::listener::{Http2, Listener, Options, Peer};
 use oncehook::telemetry::Metrics;
+use rustls::client::WantsClientCert;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -24,6 +25,8 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
+
+use super::traced;
 
 /// More than anything here should take, on a machine that has other things to do.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
@@ -36,6 +39,8 @@ pub(crate) fn options() -> Options {
     Options {
         address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
         tls: None,
+        names: None,
+        proxy_protocol: None,
         connections_max: 100,
         connections_per_source_max: 100,
         handshake_timeout: LONG,
@@ -71,6 +76,7 @@ impl Running {
         S: Fn(Request<Incoming>, Arc<Peer>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Answer> + Send + 'static,
     {
+        traced::here();
         let metrics = Metrics::new();
         let listener = Listener::bind(options, Arc::clone(&metrics)).expect("a free port");
         let address = listener.local_address();
@@ -172,7 +178,22 @@ pub(crate) const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// TLS with a fresh certificate, and it.
 pub(crate) fn self_signed(names: &[&str]) -> SelfSigned {
     let names: Vec<_> = names.iter().map(ToString::to_string).collect();
-    tls::self_signed(&names).expect("a certificate")
+    tls::self_signed(&names, &Terms::default()).expect("a certificate")
+}
+
+/// A TLS client that trusts `certificate_pem` alone, and has no certificate.
+pub(crate) fn client(certificate_pem: &str) -> ClientConfig {
+    trusting(certificate_pem).with_no_client_auth()
+}
+
+/// The same, without having chosen what to show.
+pub(crate) fn trusting(certificate_pem: &str) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(certificate_pem.as_bytes()).unwrap()).unwrap();
+    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
 }
 
 /// A TLS connection that trusts `certificate_pem` alone, asks for `name` and offers `alpn`.
@@ -182,15 +203,18 @@ pub(crate) async fn shake_hands(
     name: &str,
     alpn: &[&[u8]],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(certificate_pem.as_bytes()).unwrap()).unwrap();
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut config = client(certificate_pem);
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     let stream = TcpStream::connect(address).await?;
+    shake_hands_on(stream, config, name).await
+}
+
+/// TLS on a connection, as `config` says.
+pub(crate) async fn shake_hands_on(
+    stream: TcpStream,
+    config: ClientConfig,
+    name: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     timeout(LONG, TlsConnector::from(Arc::new(config)).connect(name, stream))
         .await

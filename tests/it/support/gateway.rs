@@ -1,13 +1,16 @@
 //! A gateway in a process of its own: started from a configuration, ended by its pid.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use super::traced;
 
 /// The API key of the tests, and its secret.
 pub(crate) const API_KEY: &str = "APItests";
@@ -26,6 +29,8 @@ pub(crate) struct Surroundings {
     pub(crate) descriptors_max: Option<u32>,
     /// A write beyond the size that files may have is an error, and not its end: see [`Gateway::limit_files`].
     pub(crate) survives_full_files: bool,
+    /// A socket that is handed over as systemd does.
+    pub(crate) socket: Option<Arc<TcpListener>>,
 }
 
 impl Surroundings {
@@ -33,16 +38,25 @@ impl Surroundings {
         let binary = env!("CARGO_BIN_EXE_oncehook");
         let descriptors = self.descriptors_max.map(|most| format!("ulimit -n {most} && "));
         let files = self.survives_full_files.then(|| "trap '' XFSZ && ".to_owned());
-        let before = [descriptors, files].into_iter().flatten().collect::<String>();
+        let handed = self.socket.as_ref().map(|_| "export LISTEN_PID=$$ LISTEN_FDS=1; ".to_owned());
+        let before = [descriptors, files, handed].into_iter().flatten().collect::<String>();
         let mut command = if before.is_empty() {
             Command::new(binary)
         } else {
             // `exec`, so that the pid is the gateway's own.
             let mut shell = Command::new("sh");
-            shell.args(["-c", &format!("{before}exec \"$0\" \"$@\""), binary]);
+            // Sockets begin at 3; standard input brings one past `Command`.
+            let moved = if self.socket.is_some() { " 3<&0 0</dev/null" } else { "" };
+            shell.args(["-c", &format!("{before}exec \"$0\" \"$@\"{moved}"), binary]);
             shell
         };
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.stdin(match &self.socket {
+            Some(socket) => {
+                Stdio::from(OwnedFd::from(socket.try_clone().expect("a socket can be shared")))
+            }
+            None => Stdio::null(),
+        });
         command
     }
 }
@@ -99,7 +113,7 @@ impl Gateway {
                 ("LIVEKIT_API_KEY", API_KEY),
                 ("LIVEKIT_API_SECRET", API_SECRET),
             ])
-            .stdin(Stdio::null())
+            .envs(traced::level())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -107,8 +121,11 @@ impl Gateway {
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = child.stderr.take().expect("stderr is piped");
         let lines = Arc::clone(&log);
+        traced::canary(API_SECRET);
         std::thread::spawn(move || {
+            let mut kept = traced::Sink::new("gateway");
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                kept.line(&line);
                 lines.lock().expect("nobody panics with the log").push(line);
             }
         });
@@ -207,6 +224,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        traced::pages(self.admin);
         // It may have ended by itself, which is as good.
         drop(self.child.kill());
         drop(self.child.wait());

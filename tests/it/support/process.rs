@@ -5,6 +5,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
+use super::traced::{self, Sink};
+
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Lines that nobody has asked for yet.
@@ -46,10 +48,16 @@ pub(crate) struct Process {
 impl Process {
     /// Starts one.
     pub(crate) fn start(mut command: Command) -> Self {
+        // What `run` writes is for operators; the other commands show what they are asked for.
+        let traced = command.get_args().any(|argument| argument == "run");
+        if traced {
+            command.envs(traced::level());
+        }
+        let kept = |kind| if traced { Sink::new(kind) } else { Sink::none() };
         let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().expect("oncehook starts");
-        let out = lines(child.stdout.take().expect("stdout is piped"));
-        let talk = lines(child.stderr.take().expect("stderr is piped"));
+        let out = lines(child.stdout.take().expect("stdout is piped"), kept("out"));
+        let talk = lines(child.stderr.take().expect("stderr is piped"), kept("talk"));
         Self { child, out, talk }
     }
 
@@ -105,10 +113,11 @@ impl Drop for Process {
     }
 }
 
-fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+fn lines(stream: impl Read + Send + 'static, mut kept: Sink) -> Receiver<String> {
     let (sender, receiver) = sync_channel(LINES_MAX);
     std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            kept.line(&line);
             if sender.send(line).is_err() {
                 return;
             }

@@ -12,6 +12,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, FromRedisValue, Value};
 use tempfile::TempDir;
 
+use super::traced;
+
 /// How long anything on this machine may take before a test gives up.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
@@ -106,6 +108,8 @@ impl RedisServer {
 
     /// A port that was free may be taken by somebody else before the server has it; then another is tried.
     pub(crate) async fn start_with(settings: Settings) -> Self {
+        traced::here();
+        settings.password.iter().for_each(|password| traced::canary(password));
         for _ in 0..5 {
             let directory = tempfile::tempdir().unwrap();
             if let Some(authority) = &settings.authority {

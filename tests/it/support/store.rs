@@ -13,6 +13,7 @@ use oncehook::store::redis::{Credentials, Endpoint, Options};
 use secrecy::SecretString;
 
 use super::redis::RedisServer;
+use super::traced;
 
 pub(crate) const LEASE: Duration = Duration::from_mins(1);
 pub(crate) const WINDOW: Duration = Duration::from_hours(1);
@@ -71,6 +72,7 @@ impl OnDisk {
 }
 
 pub(crate) fn credentials(username: Option<&str>, password: &str) -> Credentials {
+    traced::canary(password);
     Credentials { username: username.map(str::to_owned), password: SecretString::from(password) }
 }
 

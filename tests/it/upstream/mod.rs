@@ -50,7 +50,8 @@ fn head(request: Builder) -> Parts {
 }
 
 fn peer() -> Peer {
-    Peer { address: SocketAddr::from(([192, 0, 2, 60], 4711)), tls: true, trusted: false }
+    let address = SocketAddr::from(([192, 0, 2, 60], 4711));
+    Peer { address, client: address.ip(), tls: true, trusted: false }
 }
 
 /// One forward; most tests change one thing of it.

@@ -13,6 +13,8 @@ use std::time::Duration;
 use connection::Connection;
 use rustls::ServerConfig;
 
+use super::traced;
+
 /// How long anything here waits for anything.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -206,6 +208,7 @@ impl Backend {
     }
 
     fn launch(listener: TcpListener, script: Box<Script>, tls: Option<Arc<ServerConfig>>) -> Self {
+        traced::here();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             script,

@@ -1,0 +1,8 @@
+//! Hostile input is refused, and nothing else suffers: corpora as data, against real gateways.
+
+mod backends;
+mod backends_relayed;
+mod bodies;
+mod leaks;
+mod stage;
+mod tokens;
