@@ -69,7 +69,7 @@ type params struct {
 func contenders(before string) []*contender {
 	nginx := func(file string) func(world, params) []string {
 		return func(_ world, p params) []string {
-			return []string{"nginx", "-p", p.Folder, "-e", p.Folder + "/error.log", "-c", filepath.Join(p.Folder, file)}
+			return []string{"nginx", "-p", p.Folder, "-e", p.Folder + "/logs/error.log", "-c", filepath.Join(p.Folder, file)}
 		}
 	}
 	oncehook := func(w world, p params) []string {

@@ -34,7 +34,11 @@ type process struct {
 
 // launch starts a command on a core. taskset becomes the command, so the process id is the server's own.
 func launch(name string, core int, folder string, environment []string, arguments ...string) (*process, error) {
-	path := filepath.Join(folder, name+".log")
+	// In a folder of their own: oncehook watches those of its files, and would be told of each line that is logged there.
+	path := filepath.Join(folder, "logs", name+".log")
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
 	log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
