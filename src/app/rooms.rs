@@ -38,9 +38,7 @@ const ANSWER_SLACK: Duration = Duration::from_millis(1_500);
 /// records of its own while that one cannot be asked.
 const SHARES: usize = 2;
 
-/// HTTP/2, as far as it is not configured: what h2's advisories recommend, and windows for LiveKit's bodies.
-const PENDING_RESETS_MAX: usize = 20;
-const LOCAL_RESETS_MAX: usize = 128;
+/// HTTP/2, as far as it is not configured: windows for LiveKit's bodies.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -72,7 +70,7 @@ pub(super) fn log(section: config::Log) -> log::Options {
 /// The listener.
 pub(super) fn listener(config: &Config, tls: Option<&tls::Tls>) -> listener::Options {
     let (section, limits) = (&config.listen, &config.limits);
-    let head_bytes = u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX);
+    let list_bytes = u32::try_from(limits.http2_header_list_bytes_max).unwrap_or(u32::MAX);
     listener::Options {
         address: section.address,
         tls: tls.map(|tls| Arc::clone(&tls.server)),
@@ -83,13 +81,17 @@ pub(super) fn listener(config: &Config, tls: Option<&tls::Tls>) -> listener::Opt
         handshake_timeout: limits.handshake_timeout,
         head_timeout: limits.head_timeout,
         idle_timeout: limits.idle_timeout,
+        answer_timeout: limits.answer_timeout,
         head_bytes_max: limits.head_bytes_max,
         headers_max: limits.head_fields_max,
+        target_bytes_max: limits.uri_bytes_max,
+        refuse: gateway::malformed_http1,
         http2: listener::Http2 {
             streams_max: limits.http2_streams_max,
-            header_list_bytes_max: head_bytes,
-            pending_resets_max: PENDING_RESETS_MAX,
-            local_resets_max: LOCAL_RESETS_MAX,
+            header_list_bytes_max: list_bytes,
+            pending_resets_max: limits.http2_pending_resets_max,
+            local_resets_max: limits.http2_local_resets_max,
+            idle_frames_max: limits.http2_idle_frames_max,
             stream_window_bytes: STREAM_WINDOW_BYTES,
             connection_window_bytes: CONNECTION_WINDOW_BYTES,
             ping_interval: PING_INTERVAL,
@@ -101,6 +103,7 @@ pub(super) fn listener(config: &Config, tls: Option<&tls::Tls>) -> listener::Opt
 /// The gateway.
 pub(super) fn gateway(config: &Config) -> gateway::Options {
     gateway::Options {
+        token_bytes_max: config.limits.token_bytes_max,
         body_bytes_max: config.limits.body_bytes_max,
         body_timeout: config.limits.body_timeout,
         bodies_bytes_max: config.limits.body_memory_bytes_max,

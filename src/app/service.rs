@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::request::Parts;
+use http::{HeaderMap, Request, Response, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use ipnet::IpNet;
@@ -13,10 +14,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::dispatch::Dispatch;
+use crate::gateway::form::{self, Transport};
 use crate::gateway::{self, Gateway};
 use crate::listener;
 use crate::relay::{Body, Relay};
 use crate::telemetry::Metrics;
+use crate::telemetry::labels::Malformed;
 use crate::upstream::{self, Peer};
 
 use super::{StartError, rooms};
@@ -42,6 +45,9 @@ pub(super) struct Service {
     relayed_routes: HashMap<String, Relay>,
     /// Serves all other paths; without it they are not found.
     relay: Option<Relay>,
+    /// The longest target, and how many fields a head may have.
+    target_bytes_max: usize,
+    head_fields_max: usize,
     /// Whose forwarding headers are believed.
     trusted_proxies: Vec<IpNet>,
     /// Counts what is relayed.
@@ -70,8 +76,18 @@ impl Service {
             }
         };
         let trusted_proxies = config.listen.trusted_proxies.clone();
+        let head_fields_max = config.limits.head_fields_max;
         let metrics = Arc::clone(metrics);
-        Ok(Self { gateway, relayed_routes, relay, trusted_proxies, metrics })
+        let target_bytes_max = config.limits.uri_bytes_max;
+        Ok(Self {
+            gateway,
+            relayed_routes,
+            relay,
+            target_bytes_max,
+            head_fields_max,
+            trusted_proxies,
+            metrics,
+        })
     }
 
     /// Answers one request.
@@ -81,6 +97,12 @@ impl Service {
         peer: Arc<listener::Peer>,
     ) -> Response<Body> {
         let peer = self.peer(&peer, request.headers());
+        let (head, mut body) = request.into_parts();
+        if let Err(reason) = self.check(&head, &peer) {
+            gateway::http2::outlast(head.version, &mut body).await;
+            return self.malformed(reason, &head, &peer);
+        }
+        let request = Request::from_parts(head, body);
         let path = request.uri().path();
         match &self.gateway {
             Some(gateway) if gateway.serves(path) => gateway
@@ -91,14 +113,43 @@ impl Service {
         }
     }
 
+    /// Checks what holds on every path.
+    fn check(&self, head: &Parts, peer: &Peer) -> Result<(), Malformed> {
+        let transport = if peer.tls { Transport::Tls } else { Transport::Plain };
+        gateway::http2::check(head, peer.tls, self.head_fields_max)?;
+        form::check(head, transport, self.target_bytes_max)?;
+        let path = head.uri.path();
+        match &self.gateway {
+            Some(gateway) if !gateway.serves(path) && gateway.is_disguised(path) => {
+                Err(Malformed::DisguisedPath)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Refuses a request for its form, whoever would have served it.
+    fn malformed(&self, reason: Malformed, head: &Parts, peer: &Peer) -> Response<Body> {
+        self.metrics.malformed(reason);
+        let request_id = gateway::request_id(&head.headers);
+        let response = self.gateway.as_ref().map_or_else(
+            || gateway::malformed(reason, &request_id),
+            |gateway| gateway.malformed(reason, peer, &request_id),
+        );
+        let response =
+            if head.version == Version::HTTP_2 { response } else { gateway::closing(response) };
+        response.map(|full| full.map_err(|never| match never {}).boxed_unsync())
+    }
+
     async fn relayed(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         let request_id = gateway::request_id(request.headers());
         let relay = self.relayed_routes.get(request.uri().path()).or(self.relay.as_ref());
         let response = match relay {
             Some(relay) => relay.serve(request, peer, &request_id).await,
-            None => self
-                .not_found(peer, &request_id)
-                .map(|full| full.map_err(|never| match never {}).boxed_unsync()),
+            None => {
+                gateway::http2::outlast(request.version(), &mut request.into_body()).await;
+                self.not_found(peer, &request_id)
+                    .map(|full| full.map_err(|never| match never {}).boxed_unsync())
+            }
         };
         self.metrics.relayed(response.status().as_u16());
         response

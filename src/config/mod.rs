@@ -233,12 +233,26 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// A request's header fields.
     pub head_fields_max: usize,
+    /// A request's target, in bytes.
+    pub uri_bytes_max: usize,
+    /// A webhook's token, in bytes.
+    pub token_bytes_max: usize,
     /// A webhook's body, in bytes.
     pub body_bytes_max: usize,
     /// All webhooks' bodies in memory, in bytes; at least `body_bytes_max`.
     pub body_memory_bytes_max: usize,
+    /// How long a sender may take nothing of an answer that is ready for it.
+    pub answer_timeout: Duration,
     /// Concurrent streams of one HTTP/2 connection.
     pub http2_streams_max: u32,
+    /// An HTTP/2 request's header list, decompressed, in bytes (RFC 9113 §6.5.2).
+    pub http2_header_list_bytes_max: usize,
+    /// Streams of one HTTP/2 connection that were reset before they were seen.
+    pub http2_pending_resets_max: usize,
+    /// Streams of one HTTP/2 connection that had to be reset for the sender's errors.
+    pub http2_local_resets_max: usize,
+    /// Frames a second of one HTTP/2 connection that carry nothing of a request.
+    pub http2_idle_frames_max: u32,
     /// Copies that wait for one exchange of this process.
     pub followers_max: usize,
 }

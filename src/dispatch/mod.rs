@@ -24,7 +24,7 @@ use crate::store::Store;
 use crate::store::memory::Memory;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
-pub use crate::upstream::{Peer, via_seen};
+pub use crate::upstream::{Peer, twin_seen, via_seen};
 use crate::webhook::verify::Webhook;
 
 use flights::{Boarded, Flights, Lead};

@@ -14,7 +14,7 @@ use http_body_util::Full;
 use crate::claim::Verdict;
 use crate::claim::exchange::{Conclusion, Outcome};
 use crate::dispatch::Concluded;
-use crate::telemetry::labels::AnswerResult;
+use crate::telemetry::labels::{AnswerResult, Malformed};
 use crate::webhook::verify::Refusal;
 
 /// What became of the webhook, for the sender's operator.
@@ -34,6 +34,9 @@ pub enum Rejection {
     /// No webhook path, and nothing else is served.
     #[error("nothing is served on this path")]
     NoRoute,
+    /// Its form is refused.
+    #[error("the request is malformed: {0}")]
+    Malformed(#[from] Malformed),
     /// Not a POST.
     #[error("method {0} on a webhook path")]
     Method(http::Method),
@@ -54,6 +57,9 @@ pub enum Rejection {
     /// The body of a verified head did not come in time.
     #[error("the body did not come within {0:?}")]
     BodySlow(Duration),
+    /// The body's bytes are none of a body.
+    #[error("the body is malformed")]
+    BodyMalformed(#[source] hyper::Error),
     /// The body broke off.
     #[error("the body broke off")]
     BodyBroken(#[source] hyper::Error),
@@ -195,6 +201,10 @@ impl From<&Rejection> for Answer {
             Rejection::NoRoute => {
                 Self::refused(StatusCode::NOT_FOUND, "no-route", "nothing is served on this path")
             }
+            Rejection::Malformed(malformed) => {
+                let (status, detail) = of_malformed(*malformed);
+                Self::refused(status, "malformed", detail)
+            }
             Rejection::Method(_) => Self::refused(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "refused",
@@ -219,6 +229,11 @@ impl From<&Rejection> for Answer {
                 "body-slow",
                 "the body did not come in time",
             ),
+            Rejection::BodyMalformed(_) => Self::refused(
+                StatusCode::BAD_REQUEST,
+                "malformed",
+                "the body is not framed as its head says",
+            ),
             Rejection::BodyBroken(_) => {
                 Self::failed(StatusCode::SERVICE_UNAVAILABLE, "body-broken", "the body broke off")
             }
@@ -237,6 +252,58 @@ impl From<&Rejection> for Answer {
                 "broken",
                 "the gateway failed; its log says more",
             ),
+        }
+    }
+}
+
+fn of_malformed(malformed: Malformed) -> (StatusCode, &'static str) {
+    match malformed {
+        Malformed::TargetTooLong => (StatusCode::URI_TOO_LONG, "the target is too long"),
+        Malformed::HeadTooLarge => {
+            (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is too large")
+        }
+        Malformed::TooManyFields => {
+            (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the head has too many fields")
+        }
+        Malformed::MethodUnserved => {
+            (StatusCode::METHOD_NOT_ALLOWED, "nobody serves this method here")
+        }
+        Malformed::Expectation => {
+            (StatusCode::EXPECTATION_FAILED, "nothing is met but 100-continue")
+        }
+        Malformed::RequestLine => (StatusCode::BAD_REQUEST, "the request line is none"),
+        Malformed::Version => (StatusCode::BAD_REQUEST, "the version is not served"),
+        Malformed::Target => (StatusCode::BAD_REQUEST, "the target is no URI"),
+        Malformed::BareLineFeed => (StatusCode::BAD_REQUEST, "a line ends without CR"),
+        Malformed::FoldedField => (StatusCode::BAD_REQUEST, "a field spans several lines"),
+        Malformed::FieldName => (StatusCode::BAD_REQUEST, "a field has no valid name"),
+        Malformed::FieldValue => (StatusCode::BAD_REQUEST, "a field has no valid value"),
+        Malformed::ContentLength => {
+            (StatusCode::BAD_REQUEST, "the content length is not one plain number")
+        }
+        Malformed::TransferEncoding => {
+            (StatusCode::BAD_REQUEST, "no transfer coding is served but chunked")
+        }
+        Malformed::LengthAndEncoding => {
+            (StatusCode::BAD_REQUEST, "there are a content length and a transfer coding")
+        }
+        Malformed::Chunk => (StatusCode::BAD_REQUEST, "a chunk is malformed"),
+        Malformed::Method => (StatusCode::BAD_REQUEST, "methods are written in capitals"),
+        Malformed::TargetForm => (StatusCode::BAD_REQUEST, "the target names no path"),
+        Malformed::Scheme => {
+            (StatusCode::BAD_REQUEST, "the target has another scheme than the connection")
+        }
+        Malformed::AuthorityMismatch => {
+            (StatusCode::BAD_REQUEST, "target and host name different hosts")
+        }
+        Malformed::HostMissing => (StatusCode::BAD_REQUEST, "there is no host"),
+        Malformed::HostRepeated => (StatusCode::BAD_REQUEST, "there are two hosts"),
+        Malformed::HostInvalid => (StatusCode::BAD_REQUEST, "the host is not one host and port"),
+        Malformed::DisguisedPath => {
+            (StatusCode::BAD_REQUEST, "the path could be read as a webhook path, and is none")
+        }
+        Malformed::UnderscoreTwin => {
+            (StatusCode::BAD_REQUEST, "a field's name differs from a known one by an underscore")
         }
     }
 }
@@ -280,108 +347,4 @@ fn problem(answer: &Answer, request_id: &str) -> Bytes {
         members.insert("detail".into(), answer.detail.into());
     }
     Bytes::from(problem.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn status(outcome: Outcome) -> u16 {
-        Answer::from(&Concluded::of(Conclusion::Forwarded(outcome))).status.as_u16()
-    }
-
-    /// What go-retryablehttp tries again; anything else is, to LiveKit, delivered.
-    fn tried_again(status: u16) -> bool {
-        status == 429 || (status >= 500 && status != 501)
-    }
-
-    #[test]
-    fn the_table_of_outcomes_holds() {
-        for code in [200, 204, 299] {
-            assert_eq!(status(Outcome::Delivered(code)), code);
-        }
-        for code in [400, 409, 410, 411, 413, 414, 415, 422] {
-            assert_eq!(status(Outcome::Refused(code)), code);
-        }
-        assert_eq!(status(Outcome::Misconfigured(401)), 502);
-        assert_eq!(status(Outcome::Overloaded { status: 429, retry_after: None }), 429);
-        assert_eq!(status(Outcome::Overloaded { status: 503, retry_after: None }), 503);
-        assert_eq!(status(Outcome::Failed(Some(500))), 502);
-        assert_eq!(status(Outcome::Failed(Some(501))), 502);
-        assert_eq!(status(Outcome::Failed(Some(504))), 504);
-        assert_eq!(status(Outcome::Failed(Some(301))), 502);
-        assert_eq!(status(Outcome::Failed(None)), 502);
-        assert_eq!(status(Outcome::Unreached), 503);
-        assert_eq!(status(Outcome::Ambiguous), 504);
-    }
-
-    #[test]
-    fn every_passing_trouble_is_a_status_that_livekit_tries_again() {
-        let after = Duration::from_secs(3);
-        let conclusions = [
-            Conclusion::Busy { retry_after: after },
-            Conclusion::StoreUnavailable,
-            Conclusion::Forwarded(Outcome::Misconfigured(404)),
-            Conclusion::Forwarded(Outcome::Overloaded { status: 429, retry_after: Some(after) }),
-            Conclusion::Forwarded(Outcome::Failed(Some(501))),
-            Conclusion::Forwarded(Outcome::Failed(None)),
-            Conclusion::Forwarded(Outcome::Unreached),
-            Conclusion::Forwarded(Outcome::Ambiguous),
-        ];
-        for conclusion in conclusions {
-            for collapsed in [false, true] {
-                let answer = Answer::from(&Concluded { collapsed, ..Concluded::of(conclusion) });
-                assert!(
-                    tried_again(answer.status.as_u16()),
-                    "{conclusion:?} became {}",
-                    answer.status
-                );
-                assert_eq!(answer.result, AnswerResult::Failed, "{conclusion:?}");
-            }
-        }
-        let rejections = [
-            Rejection::BodySlow(after),
-            Rejection::Crowded,
-            Rejection::Unanswered(after),
-            Rejection::Broken,
-            Rejection::Loop,
-        ];
-        for rejection in rejections {
-            let status = Answer::from(&rejection).status.as_u16();
-            assert!(tried_again(status), "{rejection:?} became {status}");
-        }
-    }
-
-    #[test]
-    fn retry_after_is_clamped_for_a_backend_and_never_zero() {
-        let told = |after| {
-            let outcome = Outcome::Overloaded { status: 503, retry_after: after };
-            let answer = Answer::from(&Concluded::of(Conclusion::Forwarded(outcome)));
-            respond(&answer, "r")
-                .headers()
-                .get(RETRY_AFTER)
-                .map(|value| value.to_str().unwrap().to_owned())
-        };
-        assert_eq!(told(None), None);
-        assert_eq!(told(Some(Duration::ZERO)).as_deref(), Some("2"));
-        assert_eq!(told(Some(Duration::from_secs(7))).as_deref(), Some("7"));
-        assert_eq!(told(Some(Duration::from_hours(1))).as_deref(), Some("10"));
-        let busy = Answer::from(&Concluded::of(Conclusion::Busy {
-            retry_after: Duration::from_millis(1_200),
-        }));
-        assert_eq!(respond(&busy, "r").headers().get(RETRY_AFTER).unwrap(), "2");
-        let busy = Answer::from(&Concluded::of(Conclusion::Busy { retry_after: Duration::ZERO }));
-        assert_eq!(respond(&busy, "r").headers().get(RETRY_AFTER).unwrap(), "1");
-    }
-
-    #[test]
-    fn duplicates_are_told_what_the_backend_said() {
-        for (verdict, expected) in
-            [(Verdict::Delivered(204), 204), (Verdict::Refused(422), 422), (Verdict::Unknown, 200)]
-        {
-            let answer =
-                Answer::from(&Concluded::of(Conclusion::Duplicate { verdict, conflict: false }));
-            assert_eq!((answer.status.as_u16(), answer.word), (expected, "duplicate"));
-        }
-    }
 }

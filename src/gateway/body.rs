@@ -1,9 +1,11 @@
 //! Reads a webhook's body: in time, within its limit, and within the memory set aside for all of them.
 
+use std::error::Error as _;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -61,7 +63,8 @@ impl Shelf {
 /// first byte is read, so that many slow senders cannot promise more than there is.
 ///
 /// # Errors
-/// [`Rejection::TooLarge`], [`Rejection::BodySlow`], [`Rejection::BodyBroken`] or [`Rejection::Crowded`].
+/// [`Rejection::TooLarge`], [`Rejection::BodySlow`], [`Rejection::BodyMalformed`], [`Rejection::BodyBroken`] or
+/// [`Rejection::Crowded`].
 pub(super) async fn read<B>(
     body: B,
     shelf: &Shelf,
@@ -88,9 +91,9 @@ where
     let mut reserved = announced.next_multiple_of(UNIT_BYTES);
     // Most bodies are one frame, which is taken as it is.
     let mut whole = Bytes::new();
-    let mut parts = BytesMut::new();
+    let mut parts = Vec::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(Rejection::BodyBroken)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
         let length = whole.len().max(parts.len()) + data.len();
         if length > bytes_max {
             return Err(Rejection::TooLarge(bytes_max));
@@ -105,14 +108,28 @@ where
             whole = data;
             continue;
         }
-        if parts.is_empty() {
-            parts.reserve(announced.max(length));
-            parts.extend_from_slice(&std::mem::take(&mut whole));
+        if parts.capacity() < length {
+            // Twice as much each time, so that few bytes are moved, but never more than a body may have; and by the
+            // allocator, which moves large pieces without a second copy.
+            let capacity = announced.max((2 * length).min(bytes_max));
+            parts.reserve_exact(capacity - parts.len());
         }
+        parts.extend_from_slice(&std::mem::take(&mut whole));
         parts.extend_from_slice(&data);
     }
-    let bytes = if parts.is_empty() { whole } else { parts.freeze() };
+    let bytes = if parts.is_empty() { whole } else { Bytes::from(parts) };
     Ok(Shelved { bytes, place })
+}
+
+/// Whether the bytes make no sense, or there are no more: the one is the sender's doing, the other may be the network's.
+fn broken(error: hyper::Error) -> Rejection {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    let kind = source.map(io::Error::kind);
+    if matches!(kind, Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)) {
+        Rejection::BodyMalformed(error)
+    } else {
+        Rejection::BodyBroken(error)
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,11 @@
 //! neither a store nor a backend is touched. What a copy is told is decided in [`answer`].
 
 pub mod answer;
+#[cfg(test)]
+mod answer_tests;
 mod body;
+pub mod form;
+pub mod http2;
 mod refusals;
 mod report;
 
@@ -13,16 +17,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
-use http::{HeaderMap, Method, Request, Response};
+use http::header::{AUTHORIZATION, CONNECTION};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http_body::Body as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::dispatch::window::Windows;
-use crate::dispatch::{Concluded, Copy, Dispatch, Peer, via_seen};
+use crate::dispatch::{Concluded, Copy, Dispatch, Peer, twin_seen, via_seen};
 use crate::telemetry::Metrics;
+use crate::telemetry::labels::Malformed;
 use crate::webhook::key::{self, Identity};
 use crate::webhook::verify::{Refusal, Verifier};
 
@@ -51,6 +58,8 @@ pub struct Route {
 /// What a webhook may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
+    /// The longest token; [`crate::webhook::token::TOKEN_BYTES_MAX`] at the most.
+    pub token_bytes_max: usize,
     /// The longest body.
     pub body_bytes_max: usize,
     /// How long a body may take to come.
@@ -114,19 +123,27 @@ impl Gateway {
         self.routes.contains_key(path)
     }
 
+    /// Whether `path` is one in disguise: see [`form::plain_path`].
+    pub fn is_disguised(&self, path: &str) -> bool {
+        form::plain_path(path).is_some_and(|plain| {
+            self.routes
+                .keys()
+                .any(|route| route.trim_end_matches('/') == plain.trim_end_matches('/'))
+        })
+    }
+
     /// Answers one request; on a path that is no webhook path, that nothing is served there.
     pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
-        let Some(route) = self.routes.get(request.uri().path()) else {
-            return not_found(&request_id(request.headers()));
+        let (head, mut body) = request.into_parts();
+        let Some(route) = self.routes.get(head.uri.path()) else {
+            return not_found(&request_id(&head.headers));
         };
+        let version = head.version;
         let _in_flight = self.metrics.in_flight();
-        let mut report = Report::begin(
-            &route.destination.name,
-            &peer,
-            request_id(request.headers()),
-            &self.metrics,
-        );
-        let answer = match self.webhook(route, request, peer, &mut report).await {
+        let bodyless = body.is_end_stream();
+        let mut report =
+            Report::begin(&route.destination.name, &peer, request_id(&head.headers), &self.metrics);
+        let answer = match self.webhook(route, (head, &mut body), peer, &mut report).await {
             Ok(concluded) => Answer::from(&concluded),
             Err(rejection) => {
                 let answer = self.refuse(&rejection, &peer);
@@ -134,8 +151,29 @@ impl Gateway {
                 answer
             }
         };
+        let unread = !bodyless && report.is_early(&answer);
         report.end(&answer);
-        answer::respond(&answer, report.request_id())
+        http2::outlast(version, &mut body).await;
+        let response = answer::respond(&answer, report.request_id());
+        // An HTTP/1.1 connection cannot go on behind a body that nobody reads.
+        if unread && version != Version::HTTP_2 { closing(response) } else { response }
+    }
+
+    /// The answer to a request that is refused for its form, on whatever path; logged unless its source is refused too
+    /// often.
+    pub fn malformed(
+        &self,
+        reason: Malformed,
+        peer: &Peer,
+        request_id: &str,
+    ) -> Response<Full<Bytes>> {
+        let answer = self.refuse(&Rejection::Malformed(reason), peer);
+        if answer.word != refusals::LIMITED {
+            tracing::warn!(
+                peer = %peer.address, request_id, reason = reason.label(), "malformed request refused"
+            );
+        }
+        answer::respond(&answer, request_id)
     }
 
     /// The answer on a path that nobody serves.
@@ -169,15 +207,15 @@ impl Gateway {
     async fn webhook(
         &self,
         route: &Route,
-        request: Request<Incoming>,
+        (head, body): (Parts, &mut Incoming),
         peer: Peer,
         report: &mut Report,
     ) -> Result<Concluded, Rejection> {
-        let (head, body) = request.into_parts();
         admit(&head)?;
         // Before the body is read: whoever has no valid token is not worth the memory, and gets no 100 (Continue).
-        let signature = route.verifier.check_token(authorization(&head.headers)?, clock::unix())?;
         let options = &self.options;
+        let token = authorization(&head.headers, options.token_bytes_max)?;
+        let signature = route.verifier.check_token(token, clock::unix())?;
         let body =
             body::read(body, &self.shelf, options.body_bytes_max, options.body_timeout).await?;
         let webhook = route.verifier.check_body(signature, body.bytes)?;
@@ -232,18 +270,43 @@ pub fn not_found(request_id: &str) -> Response<Full<Bytes>> {
     answer::respond(&Answer::from(&Rejection::NoRoute), request_id)
 }
 
+/// The answer to a request that is refused for its form.
+pub fn malformed(reason: Malformed, request_id: &str) -> Response<Full<Bytes>> {
+    answer::respond(&Answer::from(&Rejection::Malformed(reason)), request_id)
+}
+
+/// The same for HTTP/1.1, where a connection ends with it: nobody can be sure where the next request begins.
+pub fn malformed_http1(reason: Malformed) -> Response<Full<Bytes>> {
+    closing(malformed(reason, &fresh_request_id()))
+}
+
+/// An answer after which an HTTP/1.1 connection is closed.
+pub fn closing(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// Checks what needs no key.
-fn admit(head: &http::request::Parts) -> Result<(), Rejection> {
+fn admit(head: &Parts) -> Result<(), Rejection> {
     if head.method != Method::POST {
         return Err(Rejection::Method(head.method.clone()));
     }
-    if via_seen(&head.headers, VIA_NAME) { Err(Rejection::Loop) } else { Ok(()) }
+    if via_seen(&head.headers, VIA_NAME) {
+        return Err(Rejection::Loop);
+    }
+    if twin_seen(&head.headers) {
+        return Err(Rejection::Malformed(Malformed::UnderscoreTwin));
+    }
+    Ok(())
 }
 
 /// The one token.
-fn authorization(headers: &HeaderMap) -> Result<&[u8], Rejection> {
+fn authorization(headers: &HeaderMap, bytes_max: usize) -> Result<&[u8], Rejection> {
     let mut fields = headers.get_all(AUTHORIZATION).iter();
     match (fields.next(), fields.next()) {
+        (Some(only), None) if only.len() > bytes_max => {
+            Err(Rejection::Unsigned(Refusal::TokenTooLong))
+        }
         (Some(only), None) => Ok(only.as_bytes()),
         (None, _) => Err(Rejection::Unsigned(Refusal::NoToken)),
         (Some(_), Some(_)) => Err(Rejection::TwoTokens),
@@ -274,7 +337,7 @@ mod tests {
     fn a_request_id_is_kept_only_if_a_log_line_can_hold_it() {
         let id_of = |value: &'static str| {
             let mut headers = HeaderMap::new();
-            headers.insert("x-request-id", http::HeaderValue::from_static(value));
+            headers.insert("x-request-id", HeaderValue::from_static(value));
             request_id(&headers)
         };
         assert_eq!(&*id_of("abc-1"), "abc-1");

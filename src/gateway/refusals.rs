@@ -120,8 +120,13 @@ impl Rejection {
     /// the gateway's own trouble, does not.
     pub(super) const fn counts_for_its_source(&self) -> bool {
         match self {
-            Self::NoRoute | Self::Method(_) | Self::Unsigned(_) | Self::TwoTokens => true,
+            Self::NoRoute
+            | Self::Malformed(_)
+            | Self::Method(_)
+            | Self::Unsigned(_)
+            | Self::TwoTokens => true,
             Self::Loop
+            | Self::BodyMalformed(_)
             | Self::TooLarge(_)
             | Self::BodySlow(_)
             | Self::BodyBroken(_)

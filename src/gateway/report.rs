@@ -114,7 +114,7 @@ impl Report {
         metrics.received(&self.route, kind);
         metrics.answered(&self.route, answer.result, answer.status.as_u16());
         let reason = self.reason(answer);
-        if let (AnswerResult::Refused, Some(reason)) = (answer.result, reason) {
+        if let (true, Some(reason)) = (self.is_early(answer), reason) {
             metrics.refused(&self.route, reason);
         }
         if answer.word == refusals::LIMITED {
@@ -139,10 +139,20 @@ impl Report {
         });
     }
 
+    /// Whether it went no further than the gateway: refused, or its body did not come, or had no place.
+    pub(super) const fn is_early(&self, answer: &Answer) -> bool {
+        matches!(answer.result, AnswerResult::Refused)
+            || matches!(
+                self.rejection,
+                Some(Rejection::BodySlow(_) | Rejection::BodyBroken(_) | Rejection::Crowded)
+            )
+    }
+
     /// Why it was refused or failed.
     fn reason(&self, answer: &Answer) -> Option<&'static str> {
         match (&self.rejection, answer.result) {
             (Some(Rejection::Unsigned(refusal)), _) => Some(refusal.label()),
+            (Some(Rejection::Malformed(malformed)), _) => Some(malformed.label()),
             (Some(Rejection::TwoTokens), _) => Some("two_tokens"),
             (Some(_), _) | (None, AnswerResult::Failed | AnswerResult::Refused) => {
                 Some(answer.word)

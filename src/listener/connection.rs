@@ -12,9 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,14 +24,17 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::frames::Frames;
+use super::http1::{self, Gate};
 use super::service::{Answering, Panicked};
 use super::watch::{Heads, Hold, Phase, Watch, Watched};
 use super::{Options, Peer, TlsPeer, handshake, tls, without_delay};
 use crate::telemetry::Metrics;
 use crate::telemetry::labels::ConnectionEnd;
 
-/// How large hyper's buffers for one HTTP/1.1 connection may grow; a head has its own, smaller limit.
-const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
+/// How large hyper's buffers for one HTTP/1.1 connection may grow, unless a head may be larger. A body that turns out to
+/// be too long has taken no more than this beyond its limit.
+const HTTP1_BUFFER_BYTES: usize = 16 * 1024;
 /// How much of an answer an HTTP/2 stream may hold that its peer has not taken yet.
 const HTTP2_SEND_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -121,24 +125,39 @@ where
         let Self { shared, service, peer, stop, kill } = self;
         let options = &shared.options;
         let watch = Watch::new(Heads::FollowIdle);
-        let stream = TokioIo::new(Watched::new(stream, Arc::clone(&watch), kill, hold));
+        let stream = Watched::new(stream, Arc::clone(&watch), kill, hold);
+        let limits = http1::Limits {
+            head_bytes: options.head_bytes_max,
+            fields: options.headers_max,
+            target_bytes: options.target_bytes_max,
+        };
+        let metrics = Arc::clone(&shared.metrics);
+        let stream = Gate::new(stream, Arc::clone(&watch), limits, metrics, peer.address);
         let service = service_fn(|request| {
             let (service, peer) = (service.clone(), Arc::clone(&peer));
+            let exchanging = watch.begin();
+            let (refusal, refuse) = (watch.refusal(), options.refuse);
             // The call itself may panic, so it belongs into the future that is polled with care.
-            let answer = async move { service(request, peer).await };
-            Answering::new(answer, watch.begin(), Arc::clone(&shared.metrics))
+            let answer = async move {
+                match refusal {
+                    None => service(request, peer).await.map(Either::Left),
+                    Some(malformed) => refuse(malformed).map(Either::Right),
+                }
+            };
+            Answering::new(answer, exchanging, Arc::clone(&shared.metrics))
         });
-        let connection = http1::Builder::new()
+        let connection = hyper::server::conn::http1::Builder::new()
             // The watch does it, see there.
             .header_read_timeout(None)
-            .max_header_size(options.head_bytes_max)
+            // The gate holds the limits; hyper must not be stricter.
+            .max_header_size(options.head_bytes_max.saturating_add(1))
             .max_headers(options.headers_max)
-            .max_buf_size(HTTP1_BUFFER_BYTES)
-            .serve_connection(stream, service)
+            .max_buf_size(HTTP1_BUFFER_BYTES.max(options.head_bytes_max))
+            .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let end = drive(
             connection,
-            http1::UpgradeableConnection::graceful_shutdown,
+            hyper::server::conn::http1::UpgradeableConnection::graceful_shutdown,
             &watch,
             (options, &stop),
         )
@@ -155,9 +174,11 @@ where
         let Self { shared, service, peer, stop, kill } = self;
         let options = &shared.options;
         let limits = options.http2;
+        let address = peer.address;
+        let frames = Frames::new(limits.idle_frames_max, Arc::clone(&shared.metrics));
         let watch = Watch::new(Heads::AmongFrames);
         let streams = Streams { tracker: shared.connections.clone(), kill: kill.clone() };
-        let stream = TokioIo::new(Watched::new(stream, Arc::clone(&watch), kill, hold));
+        let stream = Watched::new(stream, Arc::clone(&watch), kill, hold).with_frames(frames);
         let service = service_fn(|request| {
             let (service, peer) = (service.clone(), Arc::clone(&peer));
             let answer = async move { service(request, peer).await };
@@ -174,8 +195,15 @@ where
             .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
             .keep_alive_interval(limits.ping_interval)
             .keep_alive_timeout(limits.ping_timeout)
-            .serve_connection(stream, service);
-        drive(connection, http2::Connection::graceful_shutdown, &watch, (options, &stop)).await
+            .serve_connection(TokioIo::new(stream), service);
+        let finish = http2::Connection::graceful_shutdown;
+        let end = drive(connection, finish, &watch, (options, &stop)).await;
+        if !watch.flooded() {
+            return end;
+        }
+        let idle_frames_max = limits.idle_frames_max;
+        tracing::info!(peer = %address, idle_frames_max, "HTTP/2 flood: connection closed");
+        ConnectionEnd::Flood
     }
 }
 
@@ -229,7 +257,8 @@ where
     loop {
         let phase = watch.phase();
         let patience = match (phase, finishing) {
-            (Phase::Busy(_), _) => None,
+            (Phase::Busy, _) => None,
+            (Phase::Answered, _) => Some(options.answer_timeout),
             (Phase::Idle, Finishing::No) => Some(options.idle_timeout),
             // What has been told to end needs no more than the time to say so.
             (Phase::Head, _) | (Phase::Idle, Finishing::Stopped | Finishing::Rested) => {
@@ -247,6 +276,7 @@ where
             }
             () = expiry(patience) => match (phase, finishing) {
                 (Phase::Head, _) => return ConnectionEnd::HeadTimeout,
+                (Phase::Answered, _) => return ConnectionEnd::AnswerTimeout,
                 // In good order, so that a request which crosses the end on the wire is still seen by its sender as
                 // not taken.
                 (_, Finishing::No) => {

@@ -1,11 +1,14 @@
 //! Connections: accept, limits, TLS, time-outs, graceful end.
 //!
 //! Generic over the service: what a request means is left to whoever is called with it. This file accepts and admits;
-//! `handshake` is what comes before HTTP on a connection, `connection` its life, `watch` knows what it is doing, `limit` counts, `service` stands between
-//! hyper and the service, [`tls`] reads certificates, [`proxy_protocol`] a balancer's headers.
+//! `handshake` is what comes before HTTP on a connection, `connection` its life, `watch` knows what it is doing, `http1`
+//! judges what hyper is given to read, `frames` reads HTTP/2's frames as they pass, `limit` counts, `service` stands
+//! between hyper and the service, [`tls`] reads certificates, [`proxy_protocol`] a balancer's headers.
 
 mod connection;
+mod frames;
 mod handshake;
+mod http1;
 mod limit;
 pub mod proxy_protocol;
 mod service;
@@ -22,6 +25,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use rustls::ServerConfig;
@@ -36,7 +40,7 @@ use self::limit::{Place, Places};
 use self::tls::Names;
 use self::watch::Hold;
 use crate::telemetry::Metrics;
-use crate::telemetry::labels::ConnectionRejection;
+use crate::telemetry::labels::{ConnectionRejection, Malformed};
 
 /// How many connections may wait in the kernel to be accepted.
 const BACKLOG: u32 = 1024;
@@ -69,10 +73,16 @@ pub struct Options {
     pub head_timeout: Duration,
     /// How long a connection may rest between requests.
     pub idle_timeout: Duration,
+    /// How long a peer may take nothing of an answer that is ready for it.
+    pub answer_timeout: Duration,
     /// How large an HTTP/1.1 head may be, request line included (431 beyond).
     pub head_bytes_max: usize,
     /// How many fields it may have (431 beyond).
     pub headers_max: usize,
+    /// How long its target may be (414 beyond).
+    pub target_bytes_max: usize,
+    /// What is told to whoever breaks HTTP/1.1; the connection is closed then.
+    pub refuse: fn(Malformed) -> Response<Full<Bytes>>,
     /// What HTTP/2 connections are held to.
     pub http2: Http2,
 }
@@ -88,6 +98,9 @@ pub struct Http2 {
     pub pending_resets_max: usize,
     /// How many streams we may have to reset for the peer's errors: beyond it is "made you reset" (CVE-2025-8671).
     pub local_resets_max: usize,
+    /// How many frames a second a connection may send that carry nothing of a request, such as PING, SETTINGS, PRIORITY,
+    /// `RST_STREAM`, empty DATA and unknown ones: beyond it is a flood (CVE-2019-9512, 9513, 9515, 9518).
+    pub idle_frames_max: u32,
     /// How much of a body a stream may hold that nobody has read yet.
     pub stream_window_bytes: u32,
     /// How much of all bodies a connection may hold.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::Response;
+use http::header::CONNECTION;
+use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -47,8 +48,12 @@ where
         // Nothing of the service is used again after a panic: hyper drops it.
         match catch_unwind(AssertUnwindSafe(|| this.service.poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(response)) => {
-                let exchanging = this.exchanging.take();
+            Ok(Poll::Ready(mut response)) => {
+                let mut exchanging = this.exchanging.take();
+                if let Some(exchanging) = &mut exchanging {
+                    announce(exchanging, &mut response);
+                    exchanging.waits_for_peer();
+                }
                 let metrics = Arc::clone(this.metrics);
                 Poll::Ready(Ok(response.map(|body| Tracked { body, exchanging, metrics })))
             }
@@ -83,8 +88,17 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.project();
+        // hyper asks as soon as the peer takes more. Until there is more, the service is waited for.
+        if let Some(exchanging) = this.exchanging {
+            exchanging.goes_on();
+        }
         match catch_unwind(AssertUnwindSafe(|| this.body.poll_frame(cx))) {
-            Ok(polled) => polled.map_err(Into::into),
+            Ok(polled) => {
+                if let (Poll::Ready(Some(Ok(_))), Some(exchanging)) = (&polled, this.exchanging) {
+                    exchanging.waits_for_peer();
+                }
+                polled.map_err(Into::into)
+            }
             Err(_panic) => {
                 report(this.metrics);
                 Poll::Ready(Some(Err(Box::new(Panicked))))
@@ -98,6 +112,17 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// What an answer means for its connection.
+fn announce<B>(exchanging: &Exchanging, response: &mut Response<B>) {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        exchanging.switch();
+    } else if exchanging.body_is_due() {
+        // Nobody will read the rest, and the connection closes. A sender that is not told may send its next request into
+        // the closing, and never know whether it arrived (RFC 9112, §9.6).
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }
 

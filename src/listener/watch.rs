@@ -3,22 +3,23 @@
 //! hyper's `header_read_timeout` runs while a connection rests between two requests, too: with it, a head that may take
 //! 5 s would mean a connection that may rest for 5 s, and DESIGN R7 wants 120. So the connection is watched from both
 //! of its ends: bytes that come in ([`Watched`]) and exchanges that run ([`Exchanging`]). What happens when patience
-//! ends is left to `connection`.
+//! ends is left to `connection`; what the bytes are, on HTTP/2, to `frames`.
 
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::frames::{Frames, Offence};
 use super::limit::Place;
-use crate::telemetry::labels::ConnectionRejection;
+use crate::telemetry::labels::{ConnectionRejection, Malformed};
 use crate::telemetry::metrics::Occupied;
 
 /// What a connection is doing.
@@ -28,41 +29,95 @@ pub(super) enum Phase {
     Head,
     /// Nothing is asked of us.
     Idle,
-    /// Requests are being answered, this many. How long that may take is the service's affair.
-    Busy(usize),
+    /// Requests are being answered. How long that may take is the service's affair.
+    Busy,
+    /// All that is left to do is for the peer to take its answers.
+    Answered,
 }
 
-/// When the first byte of a new head can be told from other traffic.
+/// How the first byte of a new head is told from other traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heads {
     /// HTTP/1.1: whatever comes while nothing is asked of us begins a head.
     FollowIdle,
-    /// HTTP/2: it may as well be a PING, a SETTINGS or a `WINDOW_UPDATE`, which are no reason for haste.
+    /// HTTP/2: it may as well be a PING, a SETTINGS or a `WINDOW_UPDATE`, which are no reason for haste. The frames
+    /// say when one begins.
     AmongFrames,
+}
+
+/// What is known of a connection.
+#[derive(Debug, Default)]
+struct State {
+    /// A head has begun, and is not complete.
+    head: bool,
+    /// There was a request.
+    greeted: bool,
+    /// Requests that are being answered …
+    running: usize,
+    /// … and those of them whose answer waits for the peer to take it.
+    untaken: usize,
+    /// HTTP/1.1: what is known of the bytes beyond the exchange that runs.
+    ahead: Ahead,
+    /// How many exchanges have begun, and ended.
+    begun: u64,
+    ended: u64,
+    /// An answer was 101 (Switching Protocols).
+    switched: bool,
+    /// Who waits for an exchange to end.
+    waiting: Option<Waker>,
+}
+
+/// What has been read of a connection that is further than its exchange.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ahead {
+    /// A part of the next head has come, maybe while the request before it is being answered.
+    pub(super) head_begun: bool,
+    /// Which request's body has not come to its end.
+    pub(super) body_due: Option<u64>,
+    /// Which request was refused for its form; none comes after it.
+    pub(super) refused: Option<(u64, Malformed)>,
+}
+
+impl State {
+    const fn phase(&self) -> Phase {
+        match (self.running, self.untaken) {
+            (0, _) if self.head || !self.greeted => Phase::Head,
+            (0, _) => Phase::Idle,
+            (running, untaken) if running == untaken => Phase::Answered,
+            (_, _) => Phase::Busy,
+        }
+    }
 }
 
 /// What one connection is doing, and a bell for whoever times it.
 #[derive(Debug)]
 pub(super) struct Watch {
-    phase: Mutex<Phase>,
+    state: Mutex<State>,
     heads: Heads,
     changed: Notify,
     upgraded: AtomicBool,
+    flooded: AtomicBool,
 }
 
 impl Watch {
     /// Of a connection that was just accepted.
     pub(super) fn new(heads: Heads) -> Arc<Self> {
         Arc::new(Self {
-            phase: Mutex::new(Phase::Head),
+            state: Mutex::default(),
             heads,
             changed: Notify::new(),
             upgraded: AtomicBool::new(false),
+            flooded: AtomicBool::new(false),
         })
     }
 
     pub(super) fn phase(&self) -> Phase {
-        *self.lock()
+        self.lock().phase()
+    }
+
+    /// Whether the peer sent more frames than it may.
+    pub(super) fn flooded(&self) -> bool {
+        self.flooded.load(Ordering::Acquire)
     }
 
     /// Until the phase has changed since this was last awaited. Cancel safe: a change is not forgotten.
@@ -77,50 +132,127 @@ impl Watch {
 
     /// A request's head is complete, and its exchange runs until the guard is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Exchanging {
-        self.change(|phase| match phase {
-            Phase::Head | Phase::Idle => Phase::Busy(1),
-            Phase::Busy(running) => Phase::Busy(running.saturating_add(1)),
+        self.change(|state| {
+            state.greeted = true;
+            state.begun = state.begun.saturating_add(1);
+            state.running = state.running.saturating_add(1);
+            // HTTP/2 says itself what else is under way.
+            state.head = match self.heads {
+                Heads::FollowIdle => state.ahead.head_begun,
+                Heads::AmongFrames => state.head,
+            };
         });
-        Exchanging(Arc::clone(self))
+        Exchanging { watch: Arc::clone(self), untaken: false }
     }
 
-    fn end(&self) {
-        self.change(|phase| match phase {
-            Phase::Busy(running) if running > 1 => Phase::Busy(running - 1),
-            Phase::Head | Phase::Idle | Phase::Busy(_) => Phase::Idle,
+    /// Why the exchange that has begun last is none: its request was refused for its form.
+    pub(super) fn refusal(&self) -> Option<Malformed> {
+        let state = self.lock();
+        let (nth, malformed) = state.ahead.refused?;
+        (nth == state.begun).then_some(malformed)
+    }
+
+    /// What has been read.
+    pub(super) fn ahead(&self, ahead: Ahead) {
+        self.change(|state| {
+            state.ahead = ahead;
+            state.head = state.head || ahead.head_begun;
         });
+    }
+
+    /// Until `nth` exchanges have ended, or the protocol has changed.
+    pub(super) fn poll_answered(&self, nth: u64, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.switched || state.ended >= nth {
+            return Poll::Ready(());
+        }
+        state.waiting = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Whether the protocol has changed.
+    pub(super) fn is_switched(&self) -> bool {
+        self.lock().switched
+    }
+
+    fn wake(&self) {
+        let waiting = self.lock().waiting.take();
+        if let Some(waker) = waiting {
+            waker.wake();
+        }
     }
 
     fn bytes_came(&self) {
         if self.heads == Heads::FollowIdle {
-            self.change(|phase| if phase == Phase::Idle { Phase::Head } else { phase });
+            self.change(|state| state.head = state.head || state.running == 0);
         }
     }
 
-    fn change(&self, to: impl FnOnce(Phase) -> Phase) {
-        let mut phase = self.lock();
-        let before = *phase;
-        *phase = to(before);
-        let other_patience = std::mem::discriminant(&before) != std::mem::discriminant(&*phase);
-        drop(phase);
+    fn head_open(&self, open: bool) {
+        self.change(|state| state.head = open);
+    }
+
+    fn change(&self, how: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        let before = state.phase();
+        how(&mut state);
+        let other_patience = before != state.phase();
+        drop(state);
         if other_patience {
             self.changed.notify_one();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Phase> {
-        // A phase is one value: a panic elsewhere cannot have left it half written.
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change is a few plain stores: a panic elsewhere cannot have left it half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One exchange that runs: from its head to the end of its answer, or until either is dropped.
 #[derive(Debug)]
-pub(super) struct Exchanging(Arc<Watch>);
+pub(super) struct Exchanging {
+    watch: Arc<Watch>,
+    untaken: bool,
+}
+
+impl Exchanging {
+    /// Whether its body has not come to its end.
+    pub(super) fn body_is_due(&self) -> bool {
+        let state = self.watch.lock();
+        // Requests are answered one after the other: it is the one that has begun last.
+        state.ahead.body_due == Some(state.begun)
+    }
+
+    /// Its answer changes the protocol.
+    pub(super) fn switch(&self) {
+        self.watch.lock().switched = true;
+        self.watch.wake();
+    }
+
+    /// A piece of the answer is ready, and hyper asks for the next one only when the peer has taken enough.
+    pub(super) fn waits_for_peer(&mut self) {
+        if !std::mem::replace(&mut self.untaken, true) {
+            self.watch.change(|state| state.untaken = state.untaken.saturating_add(1));
+        }
+    }
+
+    /// It has.
+    pub(super) fn goes_on(&mut self) {
+        if std::mem::replace(&mut self.untaken, false) {
+            self.watch.change(|state| state.untaken = state.untaken.saturating_sub(1));
+        }
+    }
+}
 
 impl Drop for Exchanging {
     fn drop(&mut self) {
-        self.0.end();
+        self.watch.change(|state| {
+            state.ended = state.ended.saturating_add(1);
+            state.running = state.running.saturating_sub(1);
+            state.untaken = state.untaken.saturating_sub(usize::from(self.untaken));
+        });
+        self.watch.wake();
     }
 }
 
@@ -147,6 +279,7 @@ impl Hold {
 pub(super) struct Watched<T> {
     inner: T,
     watch: Arc<Watch>,
+    frames: Option<Box<Frames>>,
     kill: CancellationToken,
     killed: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _hold: Hold,
@@ -154,7 +287,12 @@ pub(super) struct Watched<T> {
 
 impl<T> Watched<T> {
     pub(super) fn new(inner: T, watch: Arc<Watch>, kill: CancellationToken, hold: Hold) -> Self {
-        Self { inner, watch, kill, killed: None, _hold: hold }
+        Self { inner, watch, frames: None, kill, killed: None, _hold: hold }
+    }
+
+    /// It carries HTTP/2: its frames are counted, too.
+    pub(super) fn with_frames(self, frames: Frames) -> Self {
+        Self { frames: Some(Box::new(frames)), ..self }
     }
 
     /// While HTTP is spoken, the connection's task sees to the kill; after an upgrade nobody else does.
@@ -173,7 +311,7 @@ impl<T> Watched<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -182,10 +320,52 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         self.poll_killed(cx)?;
         let before = into.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(cx, into);
-        if into.filled().len() > before {
-            self.watch.bytes_came();
+        let new = into.filled().get(before..).unwrap_or_default();
+        if new.is_empty() {
+            return polled;
+        }
+        let this = &mut *self;
+        match &mut this.frames {
+            None => this.watch.bytes_came(),
+            Some(frames) => {
+                let arrived = frames.arrived(new);
+                if let Some(open) = arrived.block_open {
+                    this.watch.head_open(open);
+                }
+                if let Some(offence) = frames.offence(arrived, cx) {
+                    return Poll::Ready(Err(this.send_away(offence, cx)));
+                }
+            }
         }
         polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Watched<T> {
+    /// A peer that offends is told so, if it can be told at once, and not listened to any more.
+    fn send_away(&mut self, offence: Offence, cx: &mut Context<'_>) -> io::Error {
+        if offence == Offence::Flood {
+            self.watch.flooded.store(true, Ordering::Release);
+        }
+        let goaway = offence.goaway();
+        if let Some(frames) = self.frames.as_mut().filter(|frames| frames.between_frames())
+            && let Poll::Ready(Ok(written)) = Pin::new(&mut self.inner).poll_write(cx, &goaway)
+        {
+            frames.left(goaway.get(..written).unwrap_or_default());
+            // Whether it arrives is no longer our affair.
+            drop(Pin::new(&mut self.inner).poll_flush(cx));
+        }
+        io::Error::other("the peer was sent away")
+    }
+
+    fn left(&mut self, slices: &[io::IoSlice<'_>], polled: &Poll<io::Result<usize>>) {
+        let (Some(frames), Poll::Ready(Ok(written))) = (&mut self.frames, polled) else { return };
+        let mut written = *written;
+        for slice in slices {
+            let of_this = slice.get(..written.min(slice.len())).unwrap_or_default();
+            frames.left(of_this);
+            written -= of_this.len();
+        }
     }
 }
 
@@ -196,7 +376,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.poll_killed(cx)?;
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.left(&[io::IoSlice::new(bytes)], &polled);
+        polled
     }
 
     fn poll_write_vectored(
@@ -205,7 +387,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.poll_killed(cx)?;
-        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        self.left(slices, &polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

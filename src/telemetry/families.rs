@@ -68,6 +68,8 @@ pub(super) struct Connections {
     pub(super) rejected: Family<labels::Rejection, Counter>,
     pub(super) tls_failures: Family<labels::TlsFailed, Counter>,
     pub(super) ended: Family<labels::Ended, Counter>,
+    pub(super) http2_errors: Family<labels::Http2, Counter>,
+    pub(super) malformed: Family<labels::MalformedRequest, Counter>,
     pub(super) panics: Counter,
     pub(super) admin_refused: Family<labels::Admin, Counter>,
     pub(super) certificate_not_after: Family<labels::Certificate, Gauge>,
@@ -279,7 +281,22 @@ impl Connections {
         ] {
             into.register_with_unit(name, help, Unit::Seconds, family.clone());
         }
+        new.register_http2(into);
         new
+    }
+
+    fn register_http2(&self, into: &mut Registry) {
+        let Self { http2_errors, malformed, .. } = self;
+        into.register(
+            "http2_errors",
+            "HTTP/2 streams and connections that were ended, by the code that their peer was told",
+            http2_errors.clone(),
+        );
+        into.register(
+            "requests_malformed",
+            "Requests refused for their form, on any path",
+            malformed.clone(),
+        );
     }
 }
 

@@ -21,8 +21,8 @@ use crate::webhook::event::EventKind;
 use super::families::{Connections, Durations, Reloads, Stores, Webhooks};
 pub use super::labels::Route;
 use super::labels::{
-    self, AdminRefusal, AnswerResult, ConnectionEnd, ConnectionRejection, ReloadResult,
-    StatusClass, TlsFailure,
+    self, AdminRefusal, AnswerResult, ConnectionEnd, ConnectionRejection, Http2Error, Http2Scope,
+    Malformed, ReloadResult, StatusClass, TlsFailure,
 };
 use super::process::Process;
 pub use super::totals::Counts;
@@ -275,6 +275,16 @@ impl Metrics {
     /// Somebody asked the admin listener for what it may not see.
     pub fn admin_refused(&self, reason: AdminRefusal) {
         self.connections.admin_refused.get_or_create(&labels::Admin { reason }).inc();
+    }
+
+    /// A stream or a connection of HTTP/2 was ended, and its peer told why.
+    pub fn http2_error(&self, scope: Http2Scope, code: Http2Error) {
+        self.connections.http2_errors.get_or_create(&labels::Http2 { scope, code }).inc();
+    }
+
+    /// A request was refused for its form.
+    pub fn malformed(&self, reason: Malformed) {
+        self.connections.malformed.get_or_create(&labels::MalformedRequest { reason }).inc();
     }
 
     /// A service panicked under a connection.

@@ -158,6 +158,11 @@ pub fn via_seen(headers: &HeaderMap, name: &str) -> bool {
         .any(|by| by.eq_ignore_ascii_case(name))
 }
 
+/// Whether a webhook has a field that [`is_twin`] of another.
+pub fn twin_seen(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| is_twin(name.as_str(), headers, Purpose::Webhook))
+}
+
 /// Takes out of an answer's head what ends with the connection (RFC 9110, §7.6.1).
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<String> = connection_options(headers).into_iter().map(str::to_owned).collect();
@@ -171,15 +176,23 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// The protocol that a request wants to change to, if it really asks (RFC 9110, §7.8).
+///
+/// One protocol, and no other HTTP: behind a change to `h2c` the backend's own streams would be out of the gateway's
+/// sight (RFC 9113 has dropped it). And no body: some backends change the protocol before it, some behind it
+/// (CVE-2026-58055). Such a wish is ignored, as any may be.
 pub fn upgrade_wanted(sender: &Parts) -> Option<HeaderValue> {
     let asked = connection_options(&sender.headers)
         .iter()
         .any(|option| option.eq_ignore_ascii_case("upgrade"));
-    if asked && sender.version == Version::HTTP_11 {
-        sender.headers.get(UPGRADE).cloned()
-    } else {
-        None
-    }
+    let mut protocols = sender.headers.get_all(UPGRADE).iter();
+    let (Some(protocol), None) = (protocols.next(), protocols.next()) else { return None };
+    let name = protocol.to_str().ok()?.to_ascii_lowercase();
+    let takes_over = name.contains(',')
+        || ["h2", "http", "tls"].iter().any(|prefix| name.trim_start().starts_with(prefix));
+    let has_body = sender.headers.contains_key(TRANSFER_ENCODING)
+        || sender.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
+    let wanted = asked && !takes_over && !has_body && sender.version == Version::HTTP_11;
+    wanted.then(|| protocol.clone())
 }
 
 /// Whether a client can do with trailers (RFC 9110, §10.1.4): the relay passes them on.

@@ -34,7 +34,7 @@ use crate::claim::exchange::Outcome;
 pub use body::{BoxError, Carried, Outgoing};
 pub use error::{BuildError, ForwardError};
 pub use forwarded::client;
-pub use headers::{strip_hop_by_hop, upgrade_wanted, via_seen};
+pub use headers::{strip_hop_by_hop, twin_seen, upgrade_wanted, via_seen};
 pub use options::{HostPolicy, Options, PathPolicy};
 pub use pass::Passage;
 pub use tls::{ClientCertificate, SystemRoots, TlsOptions};

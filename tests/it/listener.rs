@@ -253,6 +253,50 @@ async fn an_upgraded_connection_counts_as_open_and_ends_at_the_kill() {
 }
 
 #[tokio::test]
+async fn what_is_sent_before_the_protocol_has_changed_arrives_after_it() {
+    let (listener, called, gate) = gated_upgrade();
+    let mut stream = listener.connect().await;
+    let request =
+        "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+    // No HTTP, so it must not be judged as such.
+    stream.write_all(format!("{request}\0one\n").as_bytes()).await.unwrap();
+    eventually("the service was called", || called.load(Ordering::SeqCst) == 1).await;
+    stream.write_all(b"\0two\n").await.unwrap();
+    gate.notify_one();
+    assert!(read_answer(&mut stream).await.starts_with("HTTP/1.1 101"));
+    let mut echo = [0; 10];
+    timeout(LONG, stream.read_exact(&mut echo)).await.expect("an echo").unwrap();
+    assert_eq!(&echo, b"\0one\n\0two\n");
+    listener.kill.cancel();
+    listener.ended().await;
+}
+
+/// A service that echoes after a change of protocol, which it grants when it may.
+fn gated_upgrade() -> (Running, Arc<AtomicUsize>, Arc<Notify>) {
+    let (called, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (count, open) = (Arc::clone(&called), Arc::clone(&gate));
+    let listener = Running::start(options(), move |mut request, _peer| {
+        let (count, open) = (Arc::clone(&count), Arc::clone(&open));
+        async move {
+            count.fetch_add(1, Ordering::SeqCst);
+            open.notified().await;
+            tokio::spawn(async move {
+                let upgraded = hyper::upgrade::on(&mut request).await.expect("an upgrade");
+                let (mut from, mut to) = tokio::io::split(TokioIo::new(upgraded));
+                // Ends at the kill, or with the client.
+                tokio::io::copy(&mut from, &mut to).await.ok();
+            });
+            let head = Response::builder()
+                .status(101)
+                .header("connection", "upgrade")
+                .header("upgrade", "echo");
+            head.body(Full::<Bytes>::default()).unwrap()
+        }
+    });
+    (listener, called, gate)
+}
+
+#[tokio::test]
 async fn an_address_that_cannot_be_bound_is_named_with_a_hint() {
     let first = Running::hello(options());
     let options = Options { address: first.address, ..options() };

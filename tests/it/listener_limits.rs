@@ -80,6 +80,33 @@ async fn a_connection_may_rest_between_requests_for_longer_than_a_head_may_take(
 }
 
 #[tokio::test]
+async fn a_head_that_was_begun_while_another_was_answered_is_given_no_more_time() {
+    let listener = Running::hello(Options { head_timeout: SHORT, ..options() });
+    let mut stream = listener.connect().await;
+    let both = format!("{GET}GET / HT");
+    assert!(exchange(&mut stream, &both).await.ends_with("hello"));
+    assert!(read_to_end(&mut stream).await.is_empty());
+    listener.counted("oncehook_connections_ended_total{reason=\"head_timeout\"}", 1).await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_and_counted_and_the_service_never_sees_it() {
+    let listener = Running::start(options(), |request, _peer| async move {
+        assert_eq!(request.headers()["host"], "localhost", "what was refused is not served");
+        answer("hello")
+    });
+    let mut stream = listener.connect().await;
+    let request = format!("{GET}GET / HTTP/1.1\nHost: localhost\n\n{GET}");
+    assert!(exchange(&mut stream, &request).await.ends_with("hello"));
+    let rest = String::from_utf8(read_to_end(&mut stream).await).unwrap();
+    assert!(rest.starts_with("HTTP/1.1 400 "), "{rest}");
+    assert!(rest.contains("connection: close\r\n"), "{rest}");
+    assert_eq!(rest.matches("HTTP/1.1").count(), 1, "{rest}");
+    listener.counted("oncehook_requests_malformed_total{reason=\"bare_line_feed\"}", 1).await;
+    listener.counted("oncehook_connections_ended_total{reason=\"closed\"}", 1).await;
+}
+
+#[tokio::test]
 async fn a_connection_that_rests_for_too_long_is_closed_in_good_order() {
     let own = self_signed(&["localhost"]);
     let plain = Running::hello(Options { idle_timeout: SHORT, ..options() });

@@ -231,6 +231,7 @@ fn claim(section: &mut Section<'_, '_>) -> RawClaim {
 
 fn limits(section: &mut Section<'_, '_>) -> Limits {
     let wait = milliseconds(100)..=minutes(5);
+    let wait_long = seconds(1)..=minutes(10);
     let many = 1..=1_000_000;
     Limits {
         connections_max: section.within("connections_max", 4096, many.clone()),
@@ -247,11 +248,21 @@ fn limits(section: &mut Section<'_, '_>) -> Limits {
         // hyper cannot read a head through less than 8 KiB.
         head_bytes_max: section.within("head_bytes_max", kib(16), kib(8)..=mib(1)).0,
         head_fields_max: section.within("head_fields_max", 64, 16..=1024),
+        uri_bytes_max: section.within("uri_bytes_max", kib(8), kib(1)..=kib(32)).0,
+        // What is longer is never decoded.
+        token_bytes_max: section.within("token_bytes_max", kib(8), kib(1)..=kib(8)).0,
         body_bytes_max: section.within("body_bytes_max", mib(2), kib(1)..=mib(64)).0,
         body_memory_bytes_max: section
             .within("body_memory_bytes_max", mib(256), mib(1)..=gib(64))
             .0,
+        answer_timeout: section.within("answer_timeout", seconds(30), wait_long),
         http2_streams_max: section.within("http2_streams_max", 64, 1..=10_000),
+        http2_header_list_bytes_max: section
+            .within("http2_header_list_bytes_max", kib(16), kib(4)..=mib(1))
+            .0,
+        http2_pending_resets_max: section.within("http2_pending_resets_max", 20, 1..=10_000),
+        http2_local_resets_max: section.within("http2_local_resets_max", 128, 1..=10_000),
+        http2_idle_frames_max: section.within("http2_idle_frames_max", 500, 50..=1_000_000),
         followers_max: section.within("followers_max", 256, many),
     }
 }

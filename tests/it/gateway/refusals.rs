@@ -150,6 +150,40 @@ async fn a_verified_head_with_a_slow_body_is_told_to_come_again() {
     let answer = answer_without_body(&gateway, &token, "").await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(answer.contains("oncehook-status: body-slow"), "{answer}");
+    let counted = "oncehook_refusals_total{route=\"/webhook\",reason=\"body-slow\"}";
+    assert_eq!(metric(&gateway, counted).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_targets_and_tokens_are_held_to_their_configured_limits() {
+    let backend = Backend::always(Action::status(200));
+    let limits = "limits.head_bytes_max = \"8KiB\"\nlimits.head_fields_max = 16\n\
+                  limits.uri_bytes_max = \"1KiB\"\nlimits.token_bytes_max = \"1KiB\"";
+    let gateway = Gateway::start(&to(&backend, limits));
+    let long = "a".repeat(1025);
+    let many = "x: y\r\n".repeat(13);
+    let cases = [
+        ("/webhook", long.as_str(), "", 401, "token_too_long"),
+        (&format!("/webhook?{long}"), "a", "", 414, "target_too_long"),
+        ("/webhook", "a", &many, 431, "too_many_fields"),
+        ("/webhook", "a", &format!("x: {}\r\n", "a".repeat(8100)), 431, "head_too_large"),
+    ];
+    for (target, token, fields, status, reason) in cases {
+        let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nhost: gateway\r\nauthorization: {token}\r\n\
+             content-length: 0\r\nconnection: close\r\n{fields}\r\n"
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{reason}: {answer}");
+        let malformed = format!("oncehook_requests_malformed_total{{reason=\"{reason}\"}}");
+        let refused = format!("oncehook_refusals_total{{route=\"/webhook\",reason=\"{reason}\"}}");
+        let counted = metric(&gateway, &malformed).await + metric(&gateway, &refused).await;
+        assert_eq!(counted, 1, "{reason}");
+    }
+    assert!(backend.requests().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

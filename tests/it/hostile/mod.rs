@@ -3,6 +3,8 @@
 mod backends;
 mod backends_relayed;
 mod bodies;
+mod http1;
+mod http2;
 mod leaks;
 mod stage;
 mod tokens;

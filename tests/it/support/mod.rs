@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod corpus;
 pub(crate) mod dial;
 pub(crate) mod gateway;
+pub(crate) mod h2;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw;
