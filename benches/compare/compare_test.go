@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -198,6 +199,8 @@ func TestTablesGoBetweenTheMarks(t *testing.T) {
 }
 
 func TestAProcessIsWeighedWithItsChildren(t *testing.T) {
+	runtime.LockOSThread() // what is started dies with the thread that started it
+	defer runtime.UnlockOSThread()
 	folder := t.TempDir()
 	p, err := launch("burner", 0, folder, nil, "bash", "-c", "(for ((i = 0; i < 200000; i++)); do :; done; sleep 60) & wait")
 	if err != nil {
