@@ -41,7 +41,8 @@ pub fn check(head: &Parts, tls: bool, fields_max: usize) -> Result<(), Malformed
     authority(head.uri.authority(), &head.headers)?;
     // h2 drops a fragment, and lets pass what no slash begins.
     let path = head.uri.path();
-    if !path.starts_with('/') && !(path == "*" && head.method == Method::OPTIONS) {
+    let is_of_the_server = path == "*" && head.method == Method::OPTIONS;
+    if !is_of_the_server && !path.starts_with('/') {
         return Err(Malformed::TargetForm);
     }
     content_length(&head.headers)?;
@@ -84,10 +85,7 @@ fn scheme(head: &Parts, tls: bool) -> Result<(), Malformed> {
 /// One of the two must be there; of both, they must be the same (RFC 9113 §8.3.1).
 fn authority(authority: Option<&Authority>, headers: &HeaderMap) -> Result<(), Malformed> {
     let mut hosts = headers.get_all(HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (host, None) => host,
-        (_, Some(_)) => return Err(Malformed::HostRepeated),
-    };
+    let (host, None) = (hosts.next(), hosts.next()) else { return Err(Malformed::HostRepeated) };
     let host = host
         .map(|host| Authority::try_from(host.as_bytes()).map_err(|_| Malformed::HostInvalid))
         .transpose()?;
