@@ -150,7 +150,8 @@ pub fn init_log(config: &Config) -> Result<(), StartError> {
 /// Starts a gateway within the current runtime. A store that cannot be reached does not keep it from starting, one that
 /// is set up wrong does.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    start_on(None, config).await
+    // Boxed, for it is large, and waited for once.
+    Box::pin(start_on(None, config)).await
 }
 
 /// The same, with webhooks on a socket that listens already, whatever `listen.address` says; `None` binds that.
@@ -179,11 +180,7 @@ pub async fn start_on(socket: Option<TcpListener>, config: Config) -> Result<Run
     };
     let service = Arc::new(ArcSwap::from_pointee(Service::new(&config, &lasting, None)?));
 
-    let options = rooms::listener(&config, tls.as_ref());
-    let listener = match socket {
-        None => Listener::bind(options, Arc::clone(&metrics))?,
-        Some(socket) => Listener::on(socket, options, Arc::clone(&metrics))?,
-    };
+    let listener = listener(socket, rooms::listener(&config, tls.as_ref()), &metrics)?;
     let (address, control) = (listener.local_address(), listener.control());
     let readiness = Arc::new(Readiness::new());
     let ledger =
@@ -294,6 +291,18 @@ impl Running {
             tracing::warn!("the admin thread ended badly");
         }
         tracing::info!("stopped");
+    }
+}
+
+/// The listener, on `socket` if there is one.
+fn listener(
+    socket: Option<TcpListener>,
+    options: listener::Options,
+    metrics: &Arc<Metrics>,
+) -> Result<Listener, listener::BindError> {
+    match socket {
+        None => Listener::bind(options, Arc::clone(metrics)),
+        Some(socket) => Listener::on(socket, options, Arc::clone(metrics)),
     }
 }
 

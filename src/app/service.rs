@@ -143,13 +143,12 @@ impl Service {
     async fn relayed(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         let request_id = gateway::request_id(request.headers());
         let relay = self.relayed_routes.get(request.uri().path()).or(self.relay.as_ref());
-        let response = match relay {
-            Some(relay) => relay.serve(request, peer, &request_id).await,
-            None => {
-                gateway::http2::outlast(request.version(), &mut request.into_body()).await;
-                self.not_found(peer, &request_id)
-                    .map(|full| full.map_err(|never| match never {}).boxed_unsync())
-            }
+        let response = if let Some(relay) = relay {
+            relay.serve(request, peer, &request_id).await
+        } else {
+            gateway::http2::outlast(request.version(), &mut request.into_body()).await;
+            self.not_found(peer, &request_id)
+                .map(|full| full.map_err(|never| match never {}).boxed_unsync())
         };
         self.metrics.relayed(response.status().as_u16());
         response

@@ -219,7 +219,7 @@ pub struct Limits {
     pub connections_max: usize,
     /// Of those, from one source address.
     pub connections_per_source_max: usize,
-    /// Refusals of one source that are told and logged, in a minute; 0: all.
+    /// Refusals of one source that are told and logged, in a minute, and ten times as many at once; 0: all.
     pub refusals_per_source_per_minute: u32,
     /// From accept to the end of the TLS handshake.
     pub handshake_timeout: Duration,

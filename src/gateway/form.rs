@@ -91,7 +91,7 @@ fn valid_host(host: &HeaderValue) -> Result<&str, Malformed> {
 
 /// One host, and maybe a port (RFC 9110, §7.2). Of the signs that a registered name could have by the letter of RFC 3986
 /// only those are taken that names have: a comma would make a list.
-fn is_host_and_port(text: &str) -> bool {
+pub(super) fn is_host_and_port(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         Some(_) | None => (text, None),
@@ -110,7 +110,7 @@ fn is_host_and_port(text: &str) -> bool {
 }
 
 /// Whether two authorities are one; the scheme's own port may be left out.
-fn same(one: &str, other: &str, scheme: Option<&str>) -> bool {
+pub(super) fn same(one: &str, other: &str, scheme: Option<&str>) -> bool {
     let own = match scheme {
         Some("http") => ":80",
         Some(_) | None => ":443",

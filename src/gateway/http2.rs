@@ -11,11 +11,12 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use http_body::Body;
 use http_body_util::BodyExt as _;
 
+use super::form;
 use crate::telemetry::labels::Malformed;
 
 /// How long the rest of a refused body may take …
@@ -38,10 +39,11 @@ pub fn check(head: &Parts, tls: bool, fields_max: usize) -> Result<(), Malformed
         return Err(Malformed::TooManyFields);
     }
     scheme(head, tls)?;
-    authority(head.uri.authority(), &head.headers)?;
+    authority(&head.uri, &head.headers)?;
     // h2 drops a fragment, and lets pass what no slash begins.
     let path = head.uri.path();
-    if !path.starts_with('/') && !(path == "*" && head.method == Method::OPTIONS) {
+    let is_of_the_server = path == "*" && head.method == Method::OPTIONS;
+    if !is_of_the_server && !path.starts_with('/') {
         return Err(Malformed::TargetForm);
     }
     content_length(&head.headers)?;
@@ -82,26 +84,20 @@ fn scheme(head: &Parts, tls: bool) -> Result<(), Malformed> {
 }
 
 /// One of the two must be there; of both, they must be the same (RFC 9113 §8.3.1).
-fn authority(authority: Option<&Authority>, headers: &HeaderMap) -> Result<(), Malformed> {
+fn authority(uri: &Uri, headers: &HeaderMap) -> Result<(), Malformed> {
     let mut hosts = headers.get_all(HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (host, None) => host,
-        (_, Some(_)) => return Err(Malformed::HostRepeated),
-    };
-    let host = host
-        .map(|host| Authority::try_from(host.as_bytes()).map_err(|_| Malformed::HostInvalid))
-        .transpose()?;
-    let (Some(one), other) = (authority.or(host.as_ref()), host.as_ref()) else {
-        return Err(Malformed::HostMissing);
-    };
-    if one.as_str().contains('@') || one.host().is_empty() {
+    let (host, None) = (hosts.next(), hosts.next()) else { return Err(Malformed::HostRepeated) };
+    let host = host.map(|host| host.to_str().map_err(|_| Malformed::HostInvalid)).transpose()?;
+    let asked = uri.authority().map(Authority::as_str);
+    if !asked.into_iter().chain(host).all(form::is_host_and_port) {
         return Err(Malformed::HostInvalid);
     }
-    match other {
-        Some(other) if !other.as_str().eq_ignore_ascii_case(one.as_str()) => {
+    match (asked, host) {
+        (None, None) => Err(Malformed::HostMissing),
+        (Some(asked), Some(host)) if !form::same(asked, host, uri.scheme_str()) => {
             Err(Malformed::AuthorityMismatch)
         }
-        Some(_) | None => Ok(()),
+        (Some(_), _) | (None, Some(_)) => Ok(()),
     }
 }
 
@@ -149,6 +145,7 @@ mod tests {
         assert_eq!(found("https://gateway/webhook", &[("content-length", "5")]), Ok(()));
         assert_eq!(found("https://gateway:8443/webhook?a=b", &[("content-length", "0")]), Ok(()));
         assert_eq!(found("https://Gateway/webhook", &[("host", "gateway")]), Ok(()));
+        assert_eq!(found("https://gateway/webhook", &[("host", "gateway:443")]), Ok(()));
         assert_eq!(found("https://[::1]:8443/", &[("host", "[::1]:8443")]), Ok(()));
         assert_eq!(found("/webhook", &[("host", "gateway")]), Ok(()));
     }

@@ -21,8 +21,11 @@ use super::answer::{Answer, Rejection};
 const SOURCES_MAX: usize = 16 * 1024;
 /// How often those are sought, at most, that can be forgotten.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// An allowance is for this long, and may be used at once.
-const PERIOD: Duration = Duration::from_mins(1);
+/// What a limit is counted in.
+const MINUTE: Duration = Duration::from_mins(1);
+/// How much of an allowance may be used at once: a fleet that is set up wrong, or an operator who tries things, is told the
+/// reason for a while, whatever the pace.
+const BURST: Duration = Duration::from_mins(10);
 
 /// Counts refusals by source.
 #[derive(Debug, Default)]
@@ -57,9 +60,10 @@ struct Allowance {
 }
 
 impl Refusals {
-    /// A source was refused, `now`. It may be so `per_minute` times in a minute, 0 for any number of times.
+    /// A source was refused, `now`. It may be so `per_minute` times in a minute, and ten times as often at once; 0 for any
+    /// number of times.
     pub(super) fn count(&self, source: IpAddr, per_minute: u32, now: Monotonic) -> Verdict {
-        let Some(each) = PERIOD.checked_div(per_minute) else { return Verdict::Told };
+        let Some(each) = MINUTE.checked_div(per_minute) else { return Verdict::Told };
         self.lock().allowance(network(source), now).take(each, now)
     }
 
@@ -90,7 +94,7 @@ impl Allowance {
             *self = Self { whole: now, beyond: false };
         }
         let after = self.whole.plus(each).since(now);
-        match after.checked_sub(PERIOD) {
+        match after.checked_sub(BURST) {
             None | Some(Duration::ZERO) => {
                 self.whole = self.whole.plus(each);
                 Verdict::Told
@@ -168,7 +172,7 @@ mod tests {
     fn a_source_may_be_refused_so_often_at_once_and_then_once_an_interval() {
         let refusals = Refusals::default();
         let refuse = |now| refusals.count(source(1), 60, at(now));
-        for _ in 0..60 {
+        for _ in 0..600 {
             assert_eq!(refuse(5_000), Verdict::Told);
         }
         assert_eq!(refuse(5_000), Verdict::FirstBeyond(Duration::from_secs(1)));
@@ -176,16 +180,22 @@ mod tests {
         assert_eq!(refuse(6_000), Verdict::Told);
         assert_eq!(refuse(6_000), Verdict::Beyond(Duration::from_secs(1)));
         // Whole again, and so the next time beyond is a first one.
-        for _ in 0..60 {
-            assert_eq!(refuse(100_000), Verdict::Told);
+        for _ in 0..600 {
+            assert_eq!(refuse(1_000_000), Verdict::Told);
         }
-        assert!(matches!(refuse(100_000), Verdict::FirstBeyond(_)));
+        assert!(matches!(refuse(1_000_000), Verdict::FirstBeyond(_)));
     }
 
     #[test]
     fn each_source_has_its_own_allowance_and_an_ipv6_network_has_one() {
         let refusals = Refusals::default();
-        let refuse = |address: &str| refusals.count(address.parse().unwrap(), 1, at(0));
+        let refuse = |address: &str| {
+            let mut last = Verdict::Told;
+            for _ in 0..6 {
+                last = refusals.count(address.parse().unwrap(), 1, at(0));
+            }
+            last
+        };
         assert_eq!(refuse("192.0.2.1"), Verdict::Told);
         assert_ne!(refuse("::ffff:192.0.2.1"), Verdict::Told);
         assert_eq!(refuse("192.0.2.2"), Verdict::Told);
@@ -210,15 +220,15 @@ mod tests {
         for number in 0..max {
             assert_eq!(refusals.count(source(number), 2, at(0)), Verdict::Told);
         }
-        // The others share one allowance of two; the known ones keep theirs.
-        assert_eq!(refusals.count(source(max), 2, at(0)), Verdict::Told);
-        assert_eq!(refusals.count(source(max + 1), 2, at(0)), Verdict::Told);
-        assert_ne!(refusals.count(source(max + 2), 2, at(0)), Verdict::Told);
+        // The others share one allowance of twenty; the known ones keep theirs.
+        for other in 0..20 {
+            assert_eq!(refusals.count(source(max + other), 2, at(0)), Verdict::Told);
+        }
+        assert_ne!(refusals.count(source(max + 20), 2, at(0)), Verdict::Told);
         assert_eq!(refusals.count(source(7), 2, at(0)), Verdict::Told);
-        assert_ne!(refusals.count(source(7), 2, at(0)), Verdict::Told);
         assert_eq!(refusals.lock().by_source.len(), SOURCES_MAX);
         // Half a minute later all but one are whole again.
-        assert_eq!(refusals.count(source(max + 3), 2, at(30_001)), Verdict::Told);
+        assert_eq!(refusals.count(source(max + 21), 2, at(30_001)), Verdict::Told);
         assert_eq!(refusals.lock().by_source.len(), 2);
     }
 }

@@ -237,10 +237,9 @@ impl Scanner {
 
     fn frame(&self) -> Frame {
         let [_, _, _, kind, flags, _, _, _, _, payload @ ..] = self.kept;
-        let [a, b, c, d, e, f, g, h] = payload;
         let code = match (kind, self.kept_bytes - HEAD_BYTES) {
-            (RST_STREAM, 4) => Some([a, b, c, d]),
-            (GOAWAY, 8) => Some([e, f, g, h]),
+            (RST_STREAM, 4) => payload.first_chunk().copied(),
+            (GOAWAY, 8) => payload.last_chunk().copied(),
             _ => None,
         };
         Frame { length: self.length(), kind, flags, code: code.map(u32::from_be_bytes) }
@@ -333,7 +332,7 @@ mod tests {
         let calm = poll_fn(|cx| {
             let arrived = frames.arrived(&ping);
             // The timer that ends the second wakes this up.
-            if frames.offence(arrived, cx).is_some() { Poll::Pending } else { Poll::Ready(()) }
+            frames.offence(arrived, cx).map_or(Poll::Ready(()), |_| Poll::Pending)
         });
         time::timeout(SPAN * 20, calm).await.unwrap();
         assert_eq!(frames.counted, 1);

@@ -16,7 +16,7 @@ use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 use super::connection::Shared;
 use super::proxy_protocol::{self, HEADER_BYTES_MAX};
 use super::tls::{self, Names};
-use super::watch::Hold;
+use super::watched::Hold;
 use crate::telemetry::labels::{ConnectionRejection, TlsFailure};
 
 /// The fatal alert `unrecognized_name` in a record of its own (RFC 8446 §5.1 and §6, RFC 6066 §3). rustls has a resolver

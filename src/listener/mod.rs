@@ -14,6 +14,7 @@ pub mod proxy_protocol;
 mod service;
 pub mod tls;
 mod watch;
+mod watched;
 
 use std::error::Error;
 use std::io;
@@ -38,7 +39,7 @@ use tokio_util::task::TaskTracker;
 use self::connection::{Connection, Shared};
 use self::limit::{Place, Places};
 use self::tls::Names;
-use self::watch::Hold;
+use self::watched::Hold;
 use crate::telemetry::Metrics;
 use crate::telemetry::labels::{ConnectionRejection, Malformed};
 

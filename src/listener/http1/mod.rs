@@ -23,7 +23,8 @@ use tokio::time::{Sleep, sleep};
 
 use self::framing::{Framing, Walked};
 pub(super) use self::head::Limits;
-use super::watch::{Ahead, Watch, Watched};
+use super::watch::{Ahead, Watch};
+use super::watched::Watched;
 use crate::telemetry::Metrics;
 use crate::telemetry::labels::Malformed;
 

@@ -315,8 +315,7 @@ async fn whatever_is_refused() {
     drop(leaving);
     until("it is counted", async || metric(&gateway, "oncehook_connections_open").await == 0).await;
     outputs.take(&mut gateway).await;
-    let words =
-        ["bad_signature", "expired", "two_tokens", "too-large", "body-slow", "connection broke"];
+    let words = ["bad_signature", "expired", "two_tokens", "too-large", "body-slow", "malformed"];
     outputs.assert_clean(&words);
     assert!(backend.requests().is_empty(), "the backend was asked");
 }

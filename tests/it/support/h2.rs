@@ -79,7 +79,7 @@ impl Frame {
 
     /// With another length in its head.
     pub(crate) fn bytes_of_length(&self, length: usize) -> Vec<u8> {
-        let mut bytes = (length as u32).to_be_bytes()[1..].to_vec();
+        let mut bytes = u32::try_from(length).unwrap().to_be_bytes()[1..].to_vec();
         bytes.extend([self.kind, self.flags]);
         bytes.extend(self.stream.to_be_bytes());
         bytes.extend(&self.payload);
@@ -153,13 +153,14 @@ pub(crate) fn field(name: &[u8], value: &[u8]) -> Vec<u8> {
 
 /// With a prefix of seven bits, of which none is taken (RFC 7541 §5.1).
 fn integer(number: usize) -> Vec<u8> {
-    let Some(mut rest) = number.checked_sub(127) else { return vec![number as u8] };
+    let byte = |number: usize| u8::try_from(number).unwrap();
+    let Some(mut rest) = number.checked_sub(127) else { return vec![byte(number)] };
     let mut bytes = vec![127];
     while rest >= 128 {
-        bytes.push((rest % 128 + 128) as u8);
+        bytes.push(byte(rest % 128 + 128));
         rest /= 128;
     }
-    bytes.push(rest as u8);
+    bytes.push(byte(rest));
     bytes
 }
 
@@ -199,11 +200,12 @@ impl Frames {
 
     fn take(&mut self) -> Option<Frame> {
         let head: [u8; HEAD_BYTES] = self.buffer.get(..HEAD_BYTES)?.try_into().ok()?;
-        let [a, b, c, kind, flags, s, t, u, v] = head;
-        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        // Three bytes of length, and the kind in the fourth.
+        let [first, second, third, kind, flags, stream @ ..] = head;
+        let length = u32::from_be_bytes([0, first, second, third]) as usize;
         let payload = self.buffer.get(HEAD_BYTES..HEAD_BYTES + length)?.to_vec();
         self.buffer.drain(..HEAD_BYTES + length);
-        Some(Frame { kind, flags, stream: u32::from_be_bytes([s & 0x7f, t, u, v]), payload })
+        Some(Frame { kind, flags, stream: u32::from_be_bytes(stream) & 0x7fff_ffff, payload })
     }
 }
 
