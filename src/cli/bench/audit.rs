@@ -209,7 +209,9 @@ mod tests {
 
     fn by_words(told: &[Told]) -> Verdict {
         let mut audit = Audit::new(2, 2, Witness::Words);
-        told.iter().for_each(|told| audit.told(told));
+        for told in told {
+            audit.told(told);
+        }
         audit.verdict()
     }
 
@@ -219,7 +221,9 @@ mod tests {
             audit.told(&told(event, 200, Some("duplicate")));
         }
         assert!(audit.is_waiting());
-        arrivals.iter().for_each(|arrival| audit.arrived(7, arrival));
+        for arrival in arrivals {
+            audit.arrived(7, arrival);
+        }
         assert_eq!(audit.is_waiting(), audit.verdict().missing > 0);
         audit.verdict()
     }
@@ -253,7 +257,7 @@ mod tests {
         assert_eq!((again.ok, again.extra, again.marked), (false, 1, Some(0)));
         let marked = by_backend(&[first.clone(), second, arrival("EV_bench-7-0-0", true)]);
         assert_eq!((marked.ok, marked.extra, marked.marked), (true, 1, Some(1)));
-        let missing = by_backend(&[first.clone()]);
+        let missing = by_backend(std::slice::from_ref(&first));
         assert_eq!((missing.ok, missing.missing), (false, 1));
         let foreign = by_backend(&[first, arrival("EV_bench-8-1-0", false)]);
         assert_eq!((foreign.ok, foreign.missing, foreign.foreign), (false, 1, Some(1)));

@@ -62,6 +62,7 @@ Examples:
 /// Send many events with copies, and audit that each arrived once
 #[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub struct Args {
     /// Where to send: the gateway's webhook path
     #[arg(long, value_name = "URL")]
