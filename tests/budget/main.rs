@@ -110,10 +110,14 @@ fn measure() -> Budget {
     let mut sender = Sender::new(running.address());
     let mut cheapest = |word: &[u8]| {
         let (warm_up, counted) = requests.split_at(WARM_UP);
-        warm_up.iter().for_each(|request| sender.send(request, word));
+        for request in warm_up {
+            sender.send(request, word);
+        }
         let batch = |requests: &[Vec<u8>]| {
             let region = Region::new(ALLOCATOR);
-            requests.iter().for_each(|request| sender.send(request, word));
+            for request in requests {
+                sender.send(request, word);
+            }
             let change = region.change();
             change.allocations + change.reallocations
         };
@@ -198,17 +202,20 @@ fn start_backend() -> SocketAddr {
     let address = listener.local_addr().expect("a bound address");
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream = stream.expect("the gateway connects");
-            std::thread::spawn(move || {
-                let mut buffer = [0; MESSAGE_BYTES_MAX];
-                while message(&mut stream, &mut buffer) > 0 {
-                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-                    stream.write_all(answer).expect("the answer is written");
-                }
-            });
+            let stream = stream.expect("the gateway connects");
+            std::thread::spawn(move || accept_all(stream));
         }
     });
     address
+}
+
+/// Answers 200 to each request on a connection, until it ends.
+fn accept_all(mut stream: TcpStream) {
+    let mut buffer = [0; MESSAGE_BYTES_MAX];
+    while message(&mut stream, &mut buffer) > 0 {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(answer).expect("the answer is written");
+    }
 }
 
 /// Reads one message with a `Content-Length`, and says how long it is: 0 at the end of the connection. Allocates nothing.
