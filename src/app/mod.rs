@@ -6,6 +6,8 @@
 
 mod announce;
 mod expiry;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod reload;
 mod rooms;
 mod service;

@@ -9,6 +9,8 @@ pub mod backend;
 mod changes;
 mod checks;
 mod environment;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod host_port;
 mod livekit;
 pub mod load;

@@ -103,12 +103,12 @@ impl Connection {
 }
 
 /// A connection on which HTTP may begin.
-struct Http<S> {
-    shared: Arc<Shared>,
-    service: S,
-    peer: Arc<Peer>,
-    stop: CancellationToken,
-    kill: CancellationToken,
+pub(super) struct Http<S> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) service: S,
+    pub(super) peer: Arc<Peer>,
+    pub(super) stop: CancellationToken,
+    pub(super) kill: CancellationToken,
 }
 
 impl<S, F, B> Http<S>
@@ -119,7 +119,7 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     /// HTTP/1.1.
-    async fn one<T>(self, stream: T, hold: Hold) -> ConnectionEnd
+    pub(super) async fn one<T>(self, stream: T, hold: Hold) -> ConnectionEnd
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -168,7 +168,7 @@ where
     }
 
     /// HTTP/2.
-    async fn two<T>(self, stream: T, hold: Hold) -> ConnectionEnd
+    pub(super) async fn two<T>(self, stream: T, hold: Hold) -> ConnectionEnd
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {

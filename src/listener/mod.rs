@@ -7,6 +7,8 @@
 
 mod connection;
 mod frames;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handshake;
 mod http1;
 mod limit;

@@ -148,10 +148,10 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<Slot> {
         SETTLED => {
             let [letter] = take(bytes)?;
             let status = u16::from_be_bytes(take(bytes)?);
-            let verdict = match letter {
-                DELIVERED => Verdict::Delivered(status),
-                REFUSED => Verdict::Refused(status),
-                UNKNOWN => Verdict::Unknown,
+            let verdict = match (letter, status) {
+                (DELIVERED, _) => Verdict::Delivered(status),
+                (REFUSED, _) => Verdict::Refused(status),
+                (UNKNOWN, 0) => Verdict::Unknown,
                 _ => return None,
             };
             Record::Settled { verdict, digest: Digest(u64::from_be_bytes(take(bytes)?)) }
@@ -218,6 +218,14 @@ mod tests {
         };
         assert_eq!(decode(&lease(0, 0)), None);
         assert_eq!(decode(&lease(1, 2)), None);
+    }
+
+    #[test]
+    fn a_status_without_an_answer_is_not_read() {
+        let record = Record::Settled { verdict: Verdict::Unknown, digest: Digest(1) };
+        let mut bytes = encode(&Slot { record, deadline: StoreTime(1) });
+        bytes[11] = 1;
+        assert_eq!(decode(&bytes), None);
     }
 
     #[test]

@@ -12,6 +12,8 @@
 
 mod coding;
 mod file;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod ledger;
 mod writer;
 

@@ -176,7 +176,7 @@ impl Dialer {
 
     /// Logs in with commands of our own: the library makes one and the same error of every refusal, a server's that
     /// has too many clients included.
-    async fn log_in<S>(&self, stream: S, place: &Place) -> Result<Link, StoreError>
+    pub(super) async fn log_in<S>(&self, stream: S, place: &Place) -> Result<Link, StoreError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {

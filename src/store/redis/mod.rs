@@ -14,6 +14,8 @@ mod barrier;
 mod check;
 mod classify;
 mod cluster;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod link;
 mod node;
 mod race;

@@ -149,10 +149,12 @@ pub(super) fn reply(value: &Value) -> Result<Reply, StoreError> {
 fn parse(value: &Value) -> Option<Reply> {
     let Value::Array(items) = value else { return None };
     match items.as_slice() {
-        [word, Value::Int(attempt), Value::Int(lapses)] if says(word, "won") => Some(Reply::Won {
-            attempt: u32::try_from(*attempt).ok()?,
-            possible_duplicate: *lapses > 0,
-        }),
+        [word, Value::Int(attempt), Value::Int(lapses)] if says(word, "won") => {
+            let (attempt, lapses) = (u32::try_from(*attempt).ok()?, u32::try_from(*lapses).ok()?);
+            // Whoever counts otherwise is none of our scripts.
+            let possible = attempt > 0 && lapses <= attempt;
+            possible.then_some(Reply::Won { attempt, possible_duplicate: lapses > 0 })
+        }
         [word, Value::Int(remaining)] if says(word, "busy") => {
             Some(Reply::Busy { remaining: Duration::from_millis(u64::try_from(*remaining).ok()?) })
         }
@@ -198,11 +200,41 @@ fn write_verdict(verdict: Verdict) -> String {
 
 fn read_verdict(text: &str) -> Option<Verdict> {
     let (letter, status) = text.split_at_checked(1)?;
-    let status = status.parse().ok()?;
-    match letter {
-        "D" => Some(Verdict::Delivered(status)),
-        "R" => Some(Verdict::Refused(status)),
-        "U" => Some(Verdict::Unknown),
+    let plain = status.len() == 3 && status.bytes().all(|byte| byte.is_ascii_digit());
+    let status = plain.then(|| status.parse().ok())??;
+    match (letter, status) {
+        ("D", _) => Some(Verdict::Delivered(status)),
+        ("R", _) => Some(Verdict::Refused(status)),
+        ("U", 0) => Some(Verdict::Unknown),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn counts_that_cannot_be_are_no_reply() {
+        let won = |attempt, lapses| {
+            parse(&Value::Array(vec![text("won"), Value::Int(attempt), Value::Int(lapses)]))
+        };
+        assert_eq!(won(2, 1), Some(Reply::Won { attempt: 2, possible_duplicate: true }));
+        for (attempt, lapses) in [(0, 0), (1, 2), (1, -1), (-1, 0), (1 << 32, 0)] {
+            assert_eq!(won(attempt, lapses), None, "{attempt} {lapses}");
+        }
+    }
+
+    #[test]
+    fn a_verdict_has_three_digits() {
+        assert_eq!(read_verdict("D200"), Some(Verdict::Delivered(200)));
+        assert_eq!(read_verdict("U000"), Some(Verdict::Unknown));
+        for wrong in ["D20", "D+20", "D2000", "D65535", "U200", "X200", "200", "", "D"] {
+            assert_eq!(read_verdict(wrong), None, "{wrong}");
+        }
     }
 }

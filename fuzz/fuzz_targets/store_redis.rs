@@ -1,0 +1,152 @@
+//! A Redis that answers anything: nothing panics or waits for ever, what is taken for a reply stands there letter for
+//! letter, and a password that is sent back gets into no error.
+//!
+//! The first byte chooses the operation, whether to log in, and in what pieces the rest, the answers, comes.
+
+#![no_main]
+
+use std::error::Error;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use libfuzzer_sys::{Corpus, fuzz_target};
+use oncehook::claim::record::{Ending, Operation, Reply};
+use oncehook::claim::{Digest, Owner, Verdict};
+use oncehook::store::StoreError;
+use oncehook::store::redis::Credentials;
+use oncehook::store::redis::fuzzing::perform;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+
+const PASSWORD: &str = "hunter2hunter2hunter2";
+const LONG: Duration = Duration::from_secs(10);
+
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_current_thread().enable_time().build().expect("a runtime"));
+
+fuzz_target!(|data: &[u8]| -> Corpus {
+    let Some((&choice, answers)) = data.split_first() else { return Corpus::Reject };
+    let logs_in = choice & 4 != 0;
+    let result = RUNTIME.block_on(ask(choice, logs_in, answers));
+    match result {
+        Ok(reply) => assert!(stands_in(answers, reply), "{reply:?} is nowhere in the answers"),
+        Err(error) => {
+            let logged_in = answers.windows(2).any(|pair| pair == b"OK");
+            let told = [format!("{error:?}"), error.to_string(), sources(&error)];
+            assert!(
+                logged_in || !logs_in || !told.iter().any(|text| text.contains(PASSWORD)),
+                "the password is told: {told:?}"
+            );
+        }
+    }
+    Corpus::Keep
+});
+
+async fn ask(choice: u8, logs_in: bool, answers: &[u8]) -> Result<Reply, StoreError> {
+    let minute = Duration::from_secs(60);
+    let operation = match choice & 3 {
+        0 | 1 => Operation::Claim { lease: minute, window: minute },
+        2 => Operation::Settle {
+            verdict: Verdict::Delivered(200),
+            digest: Digest(7),
+            window: minute,
+        },
+        _ => Operation::Release { ending: Ending::Failed, pause: minute, window: minute },
+    };
+    let credentials = logs_in.then(|| Credentials { username: None, password: PASSWORD.into() });
+    let (ours, peer) = duplex(1024);
+    let (mut from, mut to) = tokio::io::split(peer);
+    let pieces = 1 + usize::from(choice >> 4) * 5;
+    let answering = async {
+        let mut asked = [0; 4096];
+        for piece in answers.chunks(if choice & 8 == 0 { answers.len().max(1) } else { pieces }) {
+            // After a command, or before there was any.
+            if choice & 8 != 0 {
+                let _ = timeout(Duration::from_millis(1), from.read(&mut asked)).await;
+            }
+            if to.write_all(piece).await.is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown().await;
+        while from.read(&mut asked).await.is_ok_and(|bytes| bytes > 0) {}
+    };
+    let asking = perform(ours, credentials, Owner(7), &operation);
+    let both = async { tokio::join!(asking, answering).0 };
+    timeout(LONG, both).await.expect("nobody waits for a peer that has closed")
+}
+
+fn sources(error: &dyn Error) -> String {
+    let mut all = String::new();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        all.push_str(&format!("{cause} {cause:?} "));
+        source = cause.source();
+    }
+    all
+}
+
+/// Whether a reply stands in the answers as the scripts write it, read without the gateway's library.
+fn stands_in(answers: &[u8], reply: Reply) -> bool {
+    (0..answers.len()).any(|at| read(&answers[at..]).is_some_and(|found| found == reply))
+}
+
+enum Item {
+    Number(i64),
+    Bytes(Vec<u8>),
+}
+
+fn read(bytes: &[u8]) -> Option<Reply> {
+    let (count, mut rest) = line(bytes, b'*')?;
+    let mut items = Vec::new();
+    for _ in 0..usize::try_from(count).ok().filter(|count| *count <= 3)? {
+        if let Some((number, after)) = line(rest, b':') {
+            items.push(Item::Number(number));
+            rest = after;
+        } else {
+            let (length, after) = line(rest, b'$')?;
+            let (bytes, after) = after.split_at_checked(usize::try_from(length).ok()?)?;
+            items.push(Item::Bytes(bytes.to_vec()));
+            rest = after.strip_prefix(b"\r\n")?;
+        }
+    }
+    let word = match items.first()? {
+        Item::Bytes(word) => word.as_slice(),
+        Item::Number(_) => return None,
+    };
+    match (word, &items[1..]) {
+        (b"won", [Item::Number(attempt), Item::Number(lapses)]) => {
+            let (attempt, lapses) = (u32::try_from(*attempt).ok()?, u32::try_from(*lapses).ok()?);
+            let possible = attempt > 0 && lapses <= attempt;
+            possible.then_some(Reply::Won { attempt, possible_duplicate: lapses > 0 })
+        }
+        (b"busy", [Item::Number(left)]) => {
+            Some(Reply::Busy { remaining: Duration::from_millis(u64::try_from(*left).ok()?) })
+        }
+        (b"duplicate", [Item::Bytes(verdict), Item::Bytes(digest)]) => {
+            let digest = Digest(u64::from_be_bytes(digest.as_slice().try_into().ok()?));
+            let (letter, digits) = verdict.split_first()?;
+            let plain = digits.len() == 3 && digits.iter().all(u8::is_ascii_digit);
+            let status = plain.then(|| std::str::from_utf8(digits).ok()?.parse().ok())??;
+            let verdict = match letter {
+                b'D' => Verdict::Delivered(status),
+                b'R' => Verdict::Refused(status),
+                b'U' if status == 0 => Verdict::Unknown,
+                _ => return None,
+            };
+            Some(Reply::Duplicate { verdict, digest })
+        }
+        (b"done", []) => Some(Reply::Done),
+        (b"already_settled", []) => Some(Reply::AlreadySettled),
+        (b"fenced", []) => Some(Reply::Fenced),
+        _ => None,
+    }
+}
+
+/// A line of a kind, which is a number, and what follows.
+fn line(bytes: &[u8], kind: u8) -> Option<(i64, &[u8])> {
+    let rest = bytes.strip_prefix(&[kind])?;
+    let end = rest.windows(2).position(|pair| pair == b"\r\n")?;
+    Some((std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?, &rest[end + 2..]))
+}
