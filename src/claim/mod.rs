@@ -49,3 +49,16 @@ pub enum Verdict {
     /// Nobody knows, and the configuration says not to ask again (`on_ambiguous = "suppress"`).
     Unknown,
 }
+
+impl Verdict {
+    /// One that was read from a store, which anybody may have written to: `None` unless its status is of its kind. The
+    /// sender is told that status, and a redirect, say, would lose the event (DESIGN R1).
+    pub const fn checked(self) -> Option<Self> {
+        match self {
+            Self::Delivered(200..=299) | Self::Refused(400..=428 | 430..=499) | Self::Unknown => {
+                Some(self)
+            }
+            Self::Delivered(_) | Self::Refused(_) => None,
+        }
+    }
+}

@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod backend;
+pub mod bench;
 mod capture;
 pub mod check;
 pub mod completions;
@@ -64,6 +65,7 @@ enum Command {
     Check(check::Args),
     Demo(demo::Args),
     Trigger(trigger::Args),
+    Bench(bench::Args),
     Listen(listen::Args),
     Sign(sign::Args),
     Verify(verify::Args),
@@ -103,6 +105,7 @@ fn dispatch(command: Command, stdio: &mut Stdio<'_>) -> Ending {
         Command::Check(args) => check::run(&args, stdio),
         Command::Demo(args) => demo::run(&args, stdio),
         Command::Trigger(args) => trigger::run(&args, stdio),
+        Command::Bench(args) => bench::run(&args, stdio),
         Command::Listen(args) => listen::run(&args, stdio),
         Command::Sign(args) => {
             sign::run(&args, stdio.input, stdio.out).map_err(Failure::of)?;

@@ -258,7 +258,10 @@ fn document(file: &Path) -> Result<Document, LoadError> {
 }
 
 /// The file's tree, or all errors of its syntax: what they leave of the tree would only give wrong ones.
-pub(super) fn parse<'a>(document: Option<&Document>, text: &'a str) -> Result<Spanned<DeTable<'a>>, Problems> {
+pub(super) fn parse<'a>(
+    document: Option<&Document>,
+    text: &'a str,
+) -> Result<Spanned<DeTable<'a>>, Problems> {
     let (tree, errors) = DeTable::parse_recoverable(text);
     let told = |error: toml::de::Error| {
         let place = match (error.span(), document) {

@@ -19,6 +19,9 @@ const SOURCES: u8 = 20;
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// How long a short flood may take: every time-out of the gateway, on a slow machine.
 const SHORT_MAX: Duration = Duration::from_mins(2);
+/// How many connections come in a second: what is asked is what they cost while they are there. How fast handshakes may
+/// come is `bad-tls`'s question.
+const ARRIVALS: u32 = 500;
 /// How many connections a short one has.
 const SHORT_CONNECTIONS: usize = 8;
 
@@ -41,8 +44,8 @@ enum How {
     Drip,
     /// Requests, whose answers are never read.
     SlowReading,
-    /// What is no TLS, so many a second.
-    BadTls(u32),
+    /// What is no TLS.
+    BadTls,
 }
 
 const fn frames(name: &'static str, about: &'static str, flood: Flood) -> Attack {
@@ -91,7 +94,7 @@ pub(crate) const ALL: &[Attack] = &[
         name: "bad-tls",
         about: "500 peers a second that do not speak TLS, or break it off",
         connections: 500,
-        how: How::BadTls(500),
+        how: How::BadTls,
     },
 ];
 
@@ -163,10 +166,7 @@ pub(crate) async fn run(order: Order) -> Done {
     for number in 0..connections {
         let (target, counted) = (Arc::clone(&attackers), Arc::clone(&counted));
         all.spawn(async move {
-            // Not all at once: they come as one connection after the other does.
-            if let How::BadTls(rate) = attack.how {
-                sleep(Duration::from_secs(1) * number as u32 / rate).await;
-            }
+            sleep(Duration::from_secs(1) * number as u32 / ARRIVALS).await;
             let peer = one(attack.how, &target, number, (pace, &counted));
             // Whoever is still there then goes.
             drop(timeout_at(until, peer).await);
@@ -204,7 +204,7 @@ async fn one(how: How, target: &peers::Target, number: usize, (pace, counted): (
                 peers::slow_reading(target, source, counted).await;
                 AGAIN_AFTER
             }
-            How::BadTls(_) => {
+            How::BadTls => {
                 // Each of as many as come in a second comes once a second, however long it was listened to.
                 let next = Instant::now() + Duration::from_secs(1);
                 let peer = peers::bad_tls(target, source, (number, counted));

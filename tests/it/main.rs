@@ -15,6 +15,7 @@
 
 mod admin;
 mod architecture;
+mod bench;
 mod claim_fleet;
 mod claim_fleet_effects;
 mod claim_model;

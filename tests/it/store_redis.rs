@@ -196,6 +196,8 @@ async fn a_record_that_is_not_ours_is_left_alone_and_does_not_open_the_breaker()
         "D200",
         "X20012345678",
         "D2x012345678",
+        "D30212345678",
+        "U20012345678",
         "D200123456789",
         "2SD200:00",
         "hello",

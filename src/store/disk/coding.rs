@@ -154,6 +154,7 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<Slot> {
                 (UNKNOWN, 0) => Verdict::Unknown,
                 _ => return None,
             };
+            let verdict = verdict.checked()?;
             Record::Settled { verdict, digest: Digest(u64::from_be_bytes(take(bytes)?)) }
         }
         _ => return None,

@@ -29,7 +29,9 @@ if stored then
     attempts, lapses, time = string.match(stored, '^1R(%d+):(%d+):(%d+)$')
   elseif string.len(stored) == 12 then
     state = 'settled'
-    verdict, digest = string.match(string.sub(stored, 1, 4), '^[DRU]%d%d%d$'), string.sub(stored, 5)
+    local said = string.sub(stored, 1, 4)
+    verdict = string.match(said, '^D2%d%d$') or string.match(said, '^R4%d%d$') or string.match(said, '^U000$')
+    digest = string.sub(stored, 5)
   end
   if state == 'vacant' or not owner or not attempts or not verdict then
     return redis.error_reply('BADRECORD the key holds what this version of oncehook did not write')

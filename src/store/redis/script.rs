@@ -202,12 +202,13 @@ fn read_verdict(text: &str) -> Option<Verdict> {
     let (letter, status) = text.split_at_checked(1)?;
     let plain = status.len() == 3 && status.bytes().all(|byte| byte.is_ascii_digit());
     let status = plain.then(|| status.parse().ok())??;
-    match (letter, status) {
-        ("D", _) => Some(Verdict::Delivered(status)),
-        ("R", _) => Some(Verdict::Refused(status)),
-        ("U", 0) => Some(Verdict::Unknown),
-        _ => None,
-    }
+    let verdict = match (letter, status) {
+        ("D", _) => Verdict::Delivered(status),
+        ("R", _) => Verdict::Refused(status),
+        ("U", 0) => Verdict::Unknown,
+        _ => return None,
+    };
+    verdict.checked()
 }
 
 #[cfg(test)]
@@ -233,7 +234,10 @@ mod tests {
     fn a_verdict_has_three_digits() {
         assert_eq!(read_verdict("D200"), Some(Verdict::Delivered(200)));
         assert_eq!(read_verdict("U000"), Some(Verdict::Unknown));
-        for wrong in ["D20", "D+20", "D2000", "D65535", "U200", "X200", "200", "", "D"] {
+        for wrong in [
+            "D20", "D+20", "D2000", "D65535", "U200", "X200", "200", "", "D", "D302", "R429",
+            "R200",
+        ] {
             assert_eq!(read_verdict(wrong), None, "{wrong}");
         }
     }

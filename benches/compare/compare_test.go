@@ -1,0 +1,244 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/livekit/protocol/auth"
+	"github.com/livekit/protocol/webhook"
+)
+
+func TestEventsAreWhatLiveKitsReceiverAccepts(t *testing.T) {
+	for _, size := range []int{920, 2500, 16 << 10, 256 << 10} {
+		for _, copies := range makeEvents(3, shape{bytes: size, copies: 2}, 7) {
+			for _, copy := range copies {
+				request, err := http.NewRequest(http.MethodPost, "/", bytes.NewReader(copy.body))
+				if err != nil {
+					t.Fatal(err)
+				}
+				request.Header.Set("Authorization", copy.token)
+				event, err := webhook.ReceiveWebhookEvent(request, auth.NewSimpleKeyProvider(apiKey, apiSecret))
+				if err != nil {
+					t.Fatalf("%d bytes: %v", size, err)
+				}
+				if event.Participant.Sid != copy.key {
+					t.Errorf("participant %s, key %s", event.Participant.Sid, copy.key)
+				}
+				if off := math.Abs(float64(len(copy.body)-size)) / float64(size); off > 0.05 {
+					t.Errorf("%d bytes were asked for, %d made", size, len(copy.body))
+				}
+			}
+		}
+	}
+}
+
+func TestCopiesShareTheirKeyAndShareTheirIDOnlyAsRetries(t *testing.T) {
+	distinct := makeEvents(2, shape{bytes: 920, copies: 2}, 1)
+	if distinct[0][0].key != distinct[0][1].key || distinct[0][0].key == distinct[1][0].key {
+		t.Error("keys of copies and of events are mixed up")
+	}
+	if bytes.Equal(distinct[0][0].body, distinct[0][1].body) {
+		t.Error("two nodes sent the same id")
+	}
+	retries := makeEvents(1, shape{bytes: 920, copies: 2, sameID: true}, 1)
+	if !bytes.Equal(retries[0][0].body, retries[0][1].body) {
+		t.Error("a retry differs")
+	}
+	if other := makeEvents(2, shape{bytes: 920, copies: 2}, 2); other[0][0].key == distinct[0][0].key {
+		t.Error("two seeds made the same event")
+	}
+}
+
+func TestEveryCopyIsPlannedOnce(t *testing.T) {
+	for _, r := range rows() {
+		few := shape{bytes: 920, copies: r.shape.copies, sameID: r.shape.sameID}
+		events := makeEvents(100, few, 3)
+		planned := map[string]int{}
+		for worker, plan := range r.load.plan(events) {
+			for i, event := range plan {
+				planned[event.key]++
+				if !r.load.atOnce && few.copies > 1 && i%few.copies > 0 && plan[i-1].key != event.key {
+					t.Fatalf("%s: worker %d takes copies apart", r.Name, worker)
+				}
+			}
+		}
+		for _, copies := range events {
+			if planned[copies[0].key] != few.copies {
+				t.Errorf("%s: %d of %d copies are planned", r.Name, planned[copies[0].key], few.copies)
+			}
+		}
+	}
+}
+
+func TestABrokenClaimIsFound(t *testing.T) {
+	sent := outcome{answered: map[string]bool{"a": true, "b": true}}
+	for name, test := range map[string]struct {
+		given  tally
+		claims claim
+		broken bool
+	}{
+		"each once":                       {tally{2, map[string]int{"a": 1, "b": 1}, map[string]int{"1": 1, "2": 1}}, oncePerEvent, false},
+		"one never":                       {tally{1, map[string]int{"a": 1}, map[string]int{"1": 1}}, oncePerEvent, true},
+		"one twice, by two ids":           {tally{3, map[string]int{"a": 2, "b": 1}, map[string]int{"1": 1, "2": 1, "3": 1}}, oncePerEvent, true},
+		"the same, of one that knows ids": {tally{3, map[string]int{"a": 2, "b": 1}, map[string]int{"1": 1, "2": 1, "3": 1}}, oncePerID, false},
+		"an id twice":                     {tally{3, map[string]int{"a": 2, "b": 1}, map[string]int{"1": 2, "2": 1}}, oncePerID, true},
+		"a proxy that swallows":           {tally{2, map[string]int{"a": 1, "b": 1}, nil}, passesAll, true},
+	} {
+		s := sample{Requests: 3, Delivered: test.given.Requests}
+		audit(&s, sent, test.given)
+		if found := s.broken(&contender{claims: test.claims}, row{}); (found != "") != test.broken {
+			t.Errorf("%s: %q", name, found)
+		}
+	}
+	if (sample{Troubles: map[string]int{"status 503": 1}}).broken(&contender{}, row{}) == "" {
+		t.Error("a shed request is passed over")
+	}
+}
+
+func TestTheBackendCountsWhatItIsGiven(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	b := &backend{tally: newTally()}
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go b.serve(connection)
+		}
+	}()
+	url := "http://" + listener.Addr().String()
+	event := makeEvents(1, shape{bytes: 920, copies: 2}, 9)[0]
+	for _, body := range []io.Reader{
+		bytes.NewReader(event[0].body),
+		io.MultiReader(bytes.NewReader(event[1].body)), // of no known length: sent in chunks
+		bytes.NewReader(event[1].body),
+	} {
+		response, err := http.Post(url+"/webhook", mediaType, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := response.Body.Close(); err != nil || response.StatusCode != 200 {
+			t.Fatal(response.Status, err)
+		}
+	}
+	response, err := http.Get(url + "/tally")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var given tally
+	if err := json.NewDecoder(response.Body).Decode(&given); err != nil {
+		t.Fatal(err)
+	}
+	if given.Requests != 3 || given.Keys[event[0].key] != 3 || len(given.Keys) != 1 || len(given.IDs) != 2 {
+		t.Errorf("%+v", given)
+	}
+}
+
+func TestRatiosAreOfTheSameRound(t *testing.T) {
+	r := report{Samples: map[string]map[string][]sample{"h1-fresh": {
+		plainNginx:    {{Round: 0, CPU: 10}, {Round: 1, CPU: 20}, {Round: 2, CPU: 40}},
+		oncehookRedis: {{Round: 2, CPU: 40}, {Round: 1, CPU: 22}, {Round: 0, CPU: 12}},
+	}}}
+	ratios := r.ratios("h1-fresh", oncehookRedis, plainNginx, cpu)
+	if len(ratios) != 3 || math.Abs(median(ratios)-1.1) > 1e-9 {
+		t.Errorf("%v", ratios)
+	}
+	for _, g := range r.goals() {
+		if ran := !math.IsNaN(g.value); ran != (g.about == "fresh event, Redis" || g.about == "Redis CPU an event, HTTP/1.1") {
+			t.Errorf("%s: %v", g.about, g.value)
+		}
+	}
+}
+
+func TestTablesGoBetweenTheMarks(t *testing.T) {
+	folder := t.TempDir()
+	page, figures := filepath.Join(folder, "page.md"), filepath.Join(folder, "figures.json")
+	text, err := json.Marshal(report{Date: "2026-01-02"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(figures, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(page, []byte("above\n"+beginMark+"\nold\n"+endMark+"\nbelow\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := show(figures, page); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := string(after); !strings.HasPrefix(s, "above\n") || !strings.HasSuffix(s, "\nbelow\n") || strings.Contains(s, "old") || !strings.Contains(s, "2026-01-02") {
+		t.Error(s)
+	}
+	if err := os.WriteFile(page, []byte("no marks\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if show(figures, page) == nil {
+		t.Error("a page without marks was written")
+	}
+}
+
+func TestAProcessIsWeighedWithItsChildren(t *testing.T) {
+	runtime.LockOSThread() // what is started dies with the thread that started it
+	defer runtime.UnlockOSThread()
+	folder := t.TempDir()
+	p, err := launch("burner", 0, folder, nil, "bash", "-c", "(for ((i = 0; i < 200000; i++)); do :; done; sleep 60) & wait")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// bash waits for its child, which must not outlive the test.
+	defer func() {
+		for _, pid := range tree(p.pid) {
+			if process, err := os.FindProcess(pid); err == nil {
+				_ = process.Kill()
+			}
+		}
+		<-p.ended
+	}()
+	if err := p.await("its child's work", func() bool {
+		spent, err := p.cpu()
+		return err == nil && len(tree(p.pid)) > 1 && spent > 50*time.Millisecond
+	}); err != nil {
+		t.Fatal(err)
+	}
+	spent, err := p.cpu()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The same as /proc shows, in ticks of 10 ms, for each of up to 3 processes.
+	var ticks float64
+	for _, pid := range tree(p.pid) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+2:]))
+		var user, system float64
+		fmt.Sscan(fields[11], &user)
+		fmt.Sscan(fields[12], &system)
+		ticks += user + system
+	}
+	if shown := ticks * 10e6; shown < float64(spent)-60e6 {
+		t.Errorf("%v by the clocks, %v by /proc", spent, time.Duration(shown))
+	}
+}
