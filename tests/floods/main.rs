@@ -7,8 +7,8 @@
 //! cargo test --test floods -- --list
 //! ```
 //!
-//! The attackers are a process of their own (this one again), at the lowest priority: in earnest they would have
-//! machines of their own. `attack` is what they do; `senders` are the good ones; `watch` looks at the gateway.
+//! The attackers are a process of their own (this one again) that runs only while nobody else wants to: in earnest they
+//! would have machines of their own. `attack` is what they do; `senders` are the good ones; `watch` looks at the gateway.
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
