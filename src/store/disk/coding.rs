@@ -138,7 +138,9 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<Slot> {
     let record = match state {
         LEASED => {
             let owner = Owner(u128::from_be_bytes(take(bytes)?));
-            let (attempts, lapses) = counts(bytes)?;
+            // The attempt that holds the lease has not lapsed yet.
+            let (attempts, lapses) =
+                counts(bytes).filter(|(attempts, lapses)| lapses < attempts)?;
             Record::Leased { owner, attempts, lapses, until: time(bytes)? }
         }
         RELEASED => {
@@ -219,6 +221,7 @@ mod tests {
         };
         assert_eq!(decode(&lease(0, 0)), None);
         assert_eq!(decode(&lease(1, 2)), None);
+        assert_eq!(decode(&lease(2, 2)), None, "the third lapse would be one too many");
     }
 
     #[test]
