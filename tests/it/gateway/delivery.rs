@@ -160,22 +160,21 @@ async fn copies_beyond_those_that_may_wait_are_told_to_come_again() {
     let backend = Backend::always(held);
     let gateway = Gateway::start(&to(&backend, "limits.followers_max = 1"));
     let sender = Arc::new(Sender::to(&gateway.url("/webhook")));
-    let waiting: Vec<_> = (0..2)
-        .map(|copy| {
-            let sender = Arc::clone(&sender);
-            tokio::spawn(async move {
-                sender.post(&event(EventKind::RoomFinished, 1, &format!("EV_{copy}"))).await
-            })
-        })
-        .collect();
-    until("two are under way", async || metric(&gateway, "oncehook_in_flight").await >= 2).await;
-    let told = sender.post(&event(EventKind::RoomFinished, 1, "EV_3")).await;
+    let mut copies = JoinSet::new();
+    for copy in 0..3 {
+        let sender = Arc::clone(&sender);
+        copies.spawn(async move {
+            sender.post(&event(EventKind::RoomFinished, 1, &format!("EV_{copy}"))).await
+        });
+    }
+    // One leads, one may wait; whichever of them came last is told at once.
+    let told = copies.join_next().await.unwrap().unwrap();
     assert_eq!((told.status, told.word.as_str()), (503, "busy"));
     let after: u64 = told.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=10).contains(&after));
     gate.open();
-    for told in waiting {
-        assert_eq!(told.await.unwrap().status, 200);
+    for told in copies.join_all().await {
+        assert_eq!(told.status, 200);
     }
     assert_eq!(backend.requests().len(), 1);
 }
@@ -233,9 +232,8 @@ async fn a_copy_that_waits_for_another_event_of_its_key_is_a_conflict_too() {
     }
     until("all are under way", async || metric(&gateway, "oncehook_in_flight").await >= 3).await;
     gate.open();
-    let mut words = copies.join_all().await;
-    words.sort();
-    assert_eq!(words, ["collapsed", "collapsed", "forwarded"]);
+    let words = copies.join_all().await;
+    assert_eq!(words.iter().filter(|word| *word == "forwarded").count(), 1, "{words:?}");
     // Either the one of its kind was forwarded, and two differ from it, or one of the two, and one differs.
     let forwarded = String::from_utf8(backend.only().body).unwrap();
     let is_alone = forwarded.contains(&Subject::numbered(1, at).participant_sid);
