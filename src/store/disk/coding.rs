@@ -138,9 +138,11 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<Slot> {
     let record = match state {
         LEASED => {
             let owner = Owner(u128::from_be_bytes(take(bytes)?));
-            // The attempt that holds the lease has not lapsed yet.
-            let (attempts, lapses) =
-                counts(bytes).filter(|(attempts, lapses)| lapses < attempts)?;
+            let (attempts, lapses) = counts(bytes)?;
+            // The attempt that holds the lease has not lapsed yet; only where both have stopped counting may they meet.
+            if lapses == attempts && attempts != u32::MAX {
+                return None;
+            }
             Record::Leased { owner, attempts, lapses, until: time(bytes)? }
         }
         RELEASED => {
@@ -222,6 +224,7 @@ mod tests {
         assert_eq!(decode(&lease(0, 0)), None);
         assert_eq!(decode(&lease(1, 2)), None);
         assert_eq!(decode(&lease(2, 2)), None, "the third lapse would be one too many");
+        assert!(decode(&lease(u32::MAX, u32::MAX)).is_some(), "what counts no further");
     }
 
     #[test]
