@@ -137,9 +137,10 @@ impl<T> Gate<T> {
         self.watch.ahead(ahead);
     }
 
+    /// At the level of a handshake that failed: anybody can cause it without a key, and the counter says how often.
     fn report(&self, malformed: Malformed) {
         self.metrics.malformed(malformed);
-        tracing::warn!(peer = %self.peer, reason = malformed.label(), "malformed request");
+        tracing::debug!(peer = %self.peer, reason = malformed.label(), "malformed request");
     }
 
     fn hand_over(&mut self, into: &mut ReadBuf<'_>) {
