@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::history::{Arrival, Fault, Recorder};
-use crate::wire::{event_in, message_len};
+use crate::wire::{self, Answers, event_in};
 
 /// What to do with one request.
 #[derive(Clone)]
@@ -116,8 +116,7 @@ impl Backend {
         let listener = TcpListener::bind(self.address).await.expect("the port is still free");
         self.address = listener.local_addr().unwrap();
         self.stop = CancellationToken::new();
-        let serving = accept(listener, Arc::clone(&self.shared), self.stop.clone());
-        tokio::spawn(self.stop.clone().run_until_cancelled_owned(serving));
+        wire::serve(listener, Arc::clone(&self.shared), self.stop.clone());
     }
 
     pub(crate) fn url(&self) -> String {
@@ -135,35 +134,9 @@ impl Drop for Backend {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
-    while let Ok((socket, _)) = listener.accept().await {
-        socket.set_nodelay(true).ok();
-        let serving = serve(socket, Arc::clone(&shared));
-        tokio::spawn(stop.clone().run_until_cancelled_owned(serving));
-    }
-}
-
-/// Requests of one connection, until either side ends it.
-async fn serve(mut socket: TcpStream, shared: Arc<Shared>) {
-    let mut buffer = BytesMut::new();
-    loop {
-        while let Some(length) = message_len(&buffer) {
-            let request = buffer.split_to(length);
-            match shared.answer(&request, &mut socket).await {
-                Some(answer) if socket.write_all(answer.as_bytes()).await.is_ok() => {}
-                Some(_) | None => return,
-            }
-        }
-        match socket.read_buf(&mut buffer).await {
-            Ok(1..) => {}
-            Ok(0) | Err(_) => return,
-        }
-    }
-}
-
-impl Shared {
-    /// Records the request and returns the answer; `None` if the connection is to be closed.
-    async fn answer(&self, request: &[u8], socket: &mut TcpStream) -> Option<String> {
+impl Answers for Shared {
+    /// Records the request, and does as the script says.
+    async fn answer(&self, request: &[u8], socket: &mut TcpStream) -> Option<BytesMut> {
         let (index, act, event) = self.arrived(request);
         if let (Some(what), Some(event)) = (act.fault(), event) {
             let fault = self.recorder.over(what, self.recorder.now());
@@ -199,7 +172,9 @@ impl Shared {
         }
         Some(head("200 OK"))
     }
+}
 
+impl Shared {
     fn arrived(&self, request: &[u8]) -> (usize, Act, Option<u64>) {
         let text = String::from_utf8_lossy(request);
         let field = |name: &str| {
@@ -239,18 +214,18 @@ impl Shared {
     }
 }
 
-fn head(status: &str) -> String {
-    format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n")
+fn head(status: &str) -> BytesMut {
+    BytesMut::from(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_str())
 }
 
 /// Waits until the other side gives up.
-async fn closed(socket: &mut TcpStream) -> Option<String> {
+async fn closed(socket: &mut TcpStream) -> Option<BytesMut> {
     let mut sink = [0; 1024];
     while let Ok(1..) = socket.read(&mut sink).await {}
     None
 }
 
-fn reset(socket: &TcpStream) -> Option<String> {
+fn reset(socket: &TcpStream) -> Option<BytesMut> {
     SockRef::from(socket).set_linger(Some(Duration::ZERO)).ok();
     None
 }

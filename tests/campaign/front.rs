@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::history::{Attempt, Recorder, Told};
 use crate::senders::Balancer;
-use crate::wire::{event_in, message_len};
+use crate::wire::{self, Answers, event_in, message_len};
 
 struct Shared {
     recorder: Arc<Recorder>,
@@ -45,8 +45,7 @@ impl Front {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared { recorder, balancer, node, seed, posted: Mutex::default() });
-        let accepting = accept(listener, shared, stop.clone());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(accepting));
+        wire::serve(listener, shared, stop.clone());
         Self { address, stop }
     }
 
@@ -61,35 +60,9 @@ impl Drop for Front {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
-    while let Ok((socket, _)) = listener.accept().await {
-        socket.set_nodelay(true).ok();
-        let serving = serve(socket, Arc::clone(&shared));
-        tokio::spawn(stop.clone().run_until_cancelled_owned(serving));
-    }
-}
-
-/// Requests of one connection, until the sender ends it or a gateway leaves one of them without an answer.
-async fn serve(mut socket: TcpStream, shared: Arc<Shared>) {
-    let mut buffer = BytesMut::new();
-    loop {
-        while let Some(length) = message_len(&buffer) {
-            let request = buffer.split_to(length);
-            match shared.pass_on(&request, &mut socket).await {
-                Some(answer) if socket.write_all(&answer).await.is_ok() => {}
-                Some(_) | None => return,
-            }
-        }
-        match socket.read_buf(&mut buffer).await {
-            Ok(1..) => {}
-            Ok(0) | Err(_) => return,
-        }
-    }
-}
-
-impl Shared {
-    /// The gateway's answer to one request; `None` if the connection is to be closed.
-    async fn pass_on(&self, request: &[u8], socket: &mut TcpStream) -> Option<BytesMut> {
+impl Answers for Shared {
+    /// The gateway's answer.
+    async fn answer(&self, request: &[u8], socket: &mut TcpStream) -> Option<BytesMut> {
         let Some(event) = event_in(&String::from_utf8_lossy(request)) else {
             self.recorder.complain(format!("node {} posts what has no number", self.node));
             return None;
@@ -110,7 +83,9 @@ impl Shared {
         self.recorder.write().attempts.push(attempt);
         answer
     }
+}
 
+impl Shared {
     fn count(&self, event: u64) -> u32 {
         let mut posted = self.posted.lock().unwrap();
         let count = posted.entry(event).or_default();

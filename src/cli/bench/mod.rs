@@ -10,7 +10,6 @@ mod progress;
 mod report;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ use crate::cli::backend::{self, Arrival, Backend, Manner};
 use crate::cli::exit::{Ending, Exit, Failure};
 use crate::cli::listen;
 use crate::cli::options::{self, Credentials, Format};
-use crate::cli::sender::{Client, Node, Protocol, Retries, Target, Trust};
+use crate::cli::sender::{self, Target};
 use crate::cli::trigger::plan::{self, Events, Signer};
 use crate::clock;
 use crate::webhook::event::EventKind;
@@ -62,7 +61,6 @@ Examples:
 /// Send many events with copies, and audit that each arrived once
 #[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub struct Args {
     /// Where to send: the gateway's webhook path
     #[arg(long, value_name = "URL")]
@@ -99,21 +97,8 @@ pub struct Args {
     settle: Duration,
     #[command(flatten)]
     credentials: Credentials,
-    /// Send each copy once, whatever is answered
-    #[arg(long)]
-    no_retry: bool,
-    /// How long to wait for an answer; LiveKit itself waits for ever
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = options::duration)]
-    timeout: Duration,
-    /// Trust any certificate: for a self-signed one on your own machine
-    #[arg(long, conflicts_with = "ca")]
-    insecure: bool,
-    /// Trust the authorities in this PEM file instead of the system's
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// Speak HTTP/1.1 even where HTTP/2 is offered
-    #[arg(long)]
-    http1: bool,
+    #[command(flatten)]
+    sending: sender::Sending,
     /// How to print the result: text, or json, one object
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
     format: Format,
@@ -131,7 +116,7 @@ async fn bench(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
     let (sender, mut told) = mpsc::channel(QUEUE_MAX);
     let stop = CancellationToken::new();
     let mut workers = JoinSet::new();
-    for node in args.nodes()? {
+    for node in args.sending.nodes(&args.to, args.connections.into())? {
         workers.spawn(Arc::clone(&load).work(node, stop.clone(), sender.clone()));
     }
     drop(sender);
@@ -189,25 +174,6 @@ impl Args {
         ))
     }
 
-    fn nodes(&self) -> Result<Vec<Node>, Failure> {
-        let trust = match (&self.ca, self.insecure) {
-            (_, true) => Trust::Anything,
-            (Some(file), false) => Trust::Authority(file.clone()),
-            (None, false) => Trust::Native,
-        };
-        let protocol = if self.http1 { Protocol::Http1 } else { Protocol::Negotiated };
-        let retries = if self.no_retry { Retries::None } else { Retries::AsLiveKit };
-        let node = |number| {
-            let client = Client::new(self.to.clone(), &trust, protocol, self.timeout)?;
-            Ok(Node::new(format!("node-{number}"), client, retries))
-        };
-        let nodes: Result<Vec<_>, _> = (1..=self.connections).map(node).collect();
-        nodes.map_err(|error: crate::cli::sender::TrustError| {
-            Failure::new(Exit::NoInput, error)
-                .with_hint("--ca FILE names a PEM file of authorities to trust")
-        })
-    }
-
     /// Starts the backend, if this command is to be it.
     async fn witness(&self, load: &Load) -> Result<Seeing, Failure> {
         let (sender, arrivals) = mpsc::channel(QUEUE_MAX);
@@ -223,9 +189,7 @@ impl Args {
     }
 
     fn warn(&self, load: &Load, stdio: &mut Stdio<'_>) -> Result<(), Failure> {
-        if self.insecure {
-            writeln!(stdio.talk, "WARNING: --insecure: whoever answers at {} is trusted", self.to)?;
-        }
+        self.sending.warn(&self.to, stdio)?;
         if self.listen.is_none() {
             writeln!(
                 stdio.talk,

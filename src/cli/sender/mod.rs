@@ -2,9 +2,10 @@
 //!
 //! What livekit/protocol's notifier does over hashicorp/go-retryablehttp 0.7, as far as a receiver can tell: which
 //! answers are retried and when, which count as success although the backend never had the event, and how many
-//! connections a node opens. Which events are sent, and what is printed of it, is left to `trigger` and `demo`.
+//! connections a node opens. Which events are sent, and what is printed of it, is left to `trigger`, `bench` and `demo`.
 
 mod connection;
+mod sending;
 mod trust;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use http_body_util::Full;
 use crate::clock;
 
 pub use connection::{Client, PostError, Protocol, Target, TargetError};
+pub use sending::Sending;
 pub use trust::{Trust, TrustError};
 
 /// What Go's `net/http` calls itself when the caller gives no name.

@@ -6,10 +6,8 @@
 pub mod plan;
 pub mod report;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use clap::ValueEnum;
 use tokio::sync::mpsc;
@@ -17,8 +15,8 @@ use tokio::task::JoinSet;
 
 use crate::cli::Stdio;
 use crate::cli::exit::{Ending, Exit, Failure};
-use crate::cli::options::{self, Credentials, Format};
-use crate::cli::sender::{ATTEMPTS_MAX, Client, Next, Node, Protocol, Retries, Target, Trust};
+use crate::cli::options::{Credentials, Format};
+use crate::cli::sender::{self, ATTEMPTS_MAX, Next, Node, Target};
 use crate::webhook::verify::SignError;
 
 use plan::{Events, Ids, Plan, Posting, Signer};
@@ -47,7 +45,6 @@ Examples:
 /// Send signed sample events, as LiveKit nodes would
 #[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub struct Args {
     /// An event, such as `room_started`; `all` of them; or a whole `session`, in order
     #[arg(value_name = "EVENT")]
@@ -82,21 +79,8 @@ pub struct Args {
     room: Option<String>,
     #[command(flatten)]
     credentials: Credentials,
-    /// Send each copy once, whatever is answered
-    #[arg(long)]
-    no_retry: bool,
-    /// How long to wait for an answer; LiveKit itself waits for ever
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = options::duration)]
-    timeout: Duration,
-    /// Trust any certificate: for a self-signed one on your own machine
-    #[arg(long, conflicts_with = "ca")]
-    insecure: bool,
-    /// Trust the authorities in this PEM file instead of the system's
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// Speak HTTP/1.1 even where HTTP/2 is offered
-    #[arg(long)]
-    http1: bool,
+    #[command(flatten)]
+    sending: sender::Sending,
     /// How to print attempts: text, or json, an object a line
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
     format: Format,
@@ -117,12 +101,11 @@ pub fn run(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
 }
 
 async fn trigger(args: &Args, stdio: &mut Stdio<'_>) -> Ending {
-    if args.insecure {
-        writeln!(stdio.talk, "WARNING: --insecure: whoever answers at {} is trusted", args.to)?;
-    }
+    args.sending.warn(&args.to, stdio)?;
+    let nodes = args.sending.nodes(&args.to, args.nodes)?;
     let work = Arc::new(Work {
         plan: args.plan()?,
-        nodes: args.nodes()?,
+        nodes: nodes.into_iter().map(Arc::new).collect(),
         concurrency: args.concurrency,
         count: args.count,
         next: AtomicU64::new(0),
@@ -163,25 +146,6 @@ impl Args {
                 api_key: self.credentials.api_key.clone(),
                 secret: self.credentials.secret()?,
             },
-        })
-    }
-
-    fn nodes(&self) -> Result<Vec<Arc<Node>>, Failure> {
-        let trust = match (&self.ca, self.insecure) {
-            (_, true) => Trust::Anything,
-            (Some(file), false) => Trust::Authority(file.clone()),
-            (None, false) => Trust::Native,
-        };
-        let protocol = if self.http1 { Protocol::Http1 } else { Protocol::Negotiated };
-        let retries = if self.no_retry { Retries::None } else { Retries::AsLiveKit };
-        let node = |number| {
-            let client = Client::new(self.to.clone(), &trust, protocol, self.timeout);
-            client.map(|client| Arc::new(Node::new(format!("node-{number}"), client, retries)))
-        };
-        let nodes: Result<Vec<_>, _> = (1..=self.nodes).map(node).collect();
-        nodes.map_err(|error| {
-            Failure::new(Exit::NoInput, error)
-                .with_hint("--ca FILE names a PEM file of authorities to trust")
         })
     }
 }
