@@ -8,6 +8,7 @@
 mod content;
 pub mod event;
 pub mod field;
+mod json;
 pub mod key;
 pub mod keys;
 #[cfg(test)]
