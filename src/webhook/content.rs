@@ -10,35 +10,31 @@
 //! not); the hash is quick and not cryptographic, so a tenant can make two of its own contents collide; a document nested
 //! deeper than [`DEPTH_MAX`] is taken as its bytes.
 
+use super::json::plain;
 use crate::claim::Digest;
 
 /// The deepest nesting that is told apart; LiveKit's bodies have seven levels.
 const DEPTH_MAX: usize = 64;
-
-/// Members of the webhook that copies need not agree on, under both names.
-const WEBHOOK_LEFT_OUT: &[&[u8]] =
-    &[b"id", b"createdAt", b"created_at", b"numDropped", b"num_dropped"];
-/// And of its room.
-const ROOM_LEFT_OUT: &[&[u8]] =
-    &[b"numParticipants", b"num_participants", b"numPublishers", b"num_publishers"];
+/// As deep as they usually are.
+const DEPTH_USUAL: usize = 8;
 
 /// The digest of a body whose SHA-256 is known. Total.
 pub(super) fn digest(body: &[u8], sha256: &[u8; 32]) -> Digest {
-    let mut scan = Scan { levels: Vec::with_capacity(8), sum: 0 };
+    let mut scan = Scan { top: Level::OUTSIDE, outer: Vec::with_capacity(DEPTH_USUAL), sum: 0 };
     let mut rest = body;
     while let Some((&byte, after)) = rest.split_first() {
         rest = match byte {
             b' ' | b'\t' | b'\n' | b'\r' => after,
             b'{' | b'[' => {
-                if scan.levels.len() == DEPTH_MAX {
+                if scan.outer.len() == DEPTH_MAX {
                     let (words, _) = sha256.as_chunks::<8>();
                     return Digest(words.first().map_or(0, |word| u64::from_be_bytes(*word)));
                 }
-                scan.open(byte);
+                scan.open(rest);
                 after
             }
             b'}' | b']' => {
-                scan.levels.pop();
+                scan.close();
                 after
             }
             b',' => {
@@ -50,102 +46,153 @@ pub(super) fn digest(body: &[u8], sha256: &[u8; 32]) -> Digest {
                 after
             }
             b'"' => {
-                let (text, after) = split_string(after);
-                scan.token(text);
-                after
+                let bytes = string_bytes(after);
+                scan.token(after, bytes);
+                after.get(bytes.wrapping_add(1)..).unwrap_or_default()
             }
             _ => {
                 let end = rest.iter().position(|byte| ends_scalar(*byte));
-                let (scalar, after) = rest.split_at(end.unwrap_or(rest.len()));
-                scan.scalar(scalar);
-                after
+                let bytes = end.unwrap_or(rest.len());
+                scan.scalar(rest, bytes);
+                rest.get(bytes..).unwrap_or_default()
             }
         };
     }
     Digest(scan.sum)
 }
 
-/// An object or array that is open.
+/// An object or array that is open, or what is around all of them.
 struct Level {
     /// What leads to it.
     path: u64,
     /// What leads to its current member or item.
     here: u64,
-    /// An object before a member's name, an object after it, or an array with the place of its item.
+    /// The place of the current item.
+    item: u64,
     place: Place,
-    /// Which of its members are left out.
-    left_out: &'static [&'static [u8]],
-    /// Whether the current one is.
+    /// Whose members these are.
+    owner: Owner,
+    /// Whether the current member is left out.
     skip: bool,
     /// Whether all of them are.
     skip_all: bool,
-    /// Whether the current member is the webhook's room.
-    room: bool,
 }
 
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
+    Outside,
+    /// In an object, before a member's name.
     Name,
+    /// In an object, after it.
     Value,
-    Item(u64),
+    /// In an array.
+    Item,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Webhook,
+    /// The same, while its member `room` is the current one.
+    WebhookAtRoom,
+    Room,
+    Other,
+}
+
+impl Owner {
+    /// Members that copies need not agree on, under both names.
+    fn leaves_out(self, name: &[u8]) -> bool {
+        match self {
+            Self::Webhook | Self::WebhookAtRoom => matches!(
+                name,
+                b"id" | b"createdAt" | b"created_at" | b"numDropped" | b"num_dropped"
+            ),
+            Self::Room => matches!(
+                name,
+                b"numParticipants" | b"num_participants" | b"numPublishers" | b"num_publishers"
+            ),
+            Self::Other => false,
+        }
+    }
+}
+
+impl Level {
+    const OUTSIDE: Self = Self {
+        path: 0,
+        here: 0,
+        item: 0,
+        place: Place::Outside,
+        owner: Owner::Other,
+        skip: false,
+        skip_all: false,
+    };
+}
+
+/// Texts are given by where they begin and their length, so that their last bytes can be read as a word.
 struct Scan {
-    levels: Vec<Level>,
+    top: Level,
+    outer: Vec<Level>,
     sum: u64,
 }
 
 impl Scan {
-    fn open(&mut self, byte: u8) {
+    fn open(&mut self, text: &[u8]) {
         // An empty object is not the same as none.
-        self.scalar(&[byte]);
-        let (path, skip_all, left_out) = match self.levels.last() {
-            None => (0, false, WEBHOOK_LEFT_OUT),
-            Some(level) if level.room => (level.here, level.skip, ROOM_LEFT_OUT),
-            Some(level) => (level.here, level.skip, &[][..]),
+        self.scalar(text, 1);
+        let (here, skip) = (self.top.here, self.top.skip);
+        let owner = match (self.top.place, self.top.owner) {
+            (Place::Outside, _) => Owner::Webhook,
+            (_, Owner::WebhookAtRoom) => Owner::Room,
+            (_, Owner::Webhook | Owner::Room | Owner::Other) => Owner::Other,
         };
-        let place = if byte == b'{' { Place::Name } else { Place::Item(0) };
-        let skip = skip_all;
-        self.levels.push(Level { path, here: path, place, left_out, skip, skip_all, room: false });
+        let place = if text.first() == Some(&b'{') { Place::Name } else { Place::Item };
+        let level = Level { path: here, here, item: 0, place, owner, skip, skip_all: skip };
+        self.outer.push(std::mem::replace(&mut self.top, level));
+    }
+
+    fn close(&mut self) {
+        if let Some(level) = self.outer.pop() {
+            self.top = level;
+        }
     }
 
     fn comma(&mut self) {
-        if let Some(level) = self.levels.last_mut() {
-            match &mut level.place {
-                Place::Name | Place::Value => level.place = Place::Name,
-                Place::Item(place) => {
-                    *place = place.wrapping_add(1);
-                    level.here = hash(level.path, &place.to_le_bytes());
-                }
+        let top = &mut self.top;
+        match top.place {
+            Place::Outside => {}
+            Place::Name | Place::Value => top.place = Place::Name,
+            Place::Item => {
+                top.item = top.item.wrapping_add(1);
+                top.here = hash(top.path, &top.item.to_le_bytes(), size_of::<u64>());
             }
         }
     }
 
     fn colon(&mut self) {
-        if let Some(level) = self.levels.last_mut()
-            && level.place == Place::Name
-        {
-            level.place = Place::Value;
+        if self.top.place == Place::Name {
+            self.top.place = Place::Value;
         }
     }
 
     /// A string: a member's name, or a scalar.
-    fn token(&mut self, text: &[u8]) {
-        let outermost = self.levels.len() == 1;
-        match self.levels.last_mut() {
-            Some(level) if level.place == Place::Name => {
-                level.here = hash(level.path, text);
-                level.skip = level.skip_all || level.left_out.contains(&text);
-                level.room = outermost && text == b"room";
-            }
-            Some(_) | None => self.scalar(text),
+    fn token(&mut self, text: &[u8], bytes: usize) {
+        let top = &mut self.top;
+        if top.place != Place::Name {
+            return self.scalar(text, bytes);
+        }
+        top.here = hash(top.path, text, bytes);
+        if top.owner == Owner::Other {
+            return;
+        }
+        let name = text.get(..bytes).unwrap_or_default();
+        top.skip = top.skip_all || top.owner.leaves_out(name);
+        if top.owner != Owner::Room {
+            top.owner = if name == b"room" { Owner::WebhookAtRoom } else { Owner::Webhook };
         }
     }
 
-    fn scalar(&mut self, text: &[u8]) {
-        let (here, skip) = self.levels.last().map_or((0, false), |level| (level.here, level.skip));
-        if !skip {
-            self.sum = self.sum.wrapping_add(hash(here, text));
+    fn scalar(&mut self, text: &[u8], bytes: usize) {
+        if !self.top.skip {
+            self.sum = self.sum.wrapping_add(hash(self.top.here, text, bytes));
         }
     }
 }
@@ -154,35 +201,42 @@ fn ends_scalar(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'{' | b'}' | b'[' | b']' | b',' | b':' | b'"')
 }
 
-/// The inside of a string whose opening quote has been read, and what follows its closing one.
-fn split_string(bytes: &[u8]) -> (&[u8], &[u8]) {
-    let mut from = 0;
-    while let Some(rest) = bytes.get(from..)
-        && let Some(found) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))
-    {
-        let at = from.saturating_add(found);
-        if bytes.get(at) == Some(&b'"') {
-            let (text, rest) = bytes.split_at(at);
-            return (text, rest.get(1..).unwrap_or_default());
-        }
-        from = at.saturating_add(2);
+/// The length of a string whose opening quote has been read: without the closing one, or to the end.
+fn string_bytes(text: &[u8]) -> usize {
+    let mut end: usize = 0;
+    while let Some(rest) = text.get(end..) {
+        let plain = plain(rest).bytes;
+        end = end.wrapping_add(plain);
+        end = match rest.get(plain) {
+            Some(b'"') => return end,
+            Some(b'\\') => end.wrapping_add(2),
+            // A control character, which JSON would not have here.
+            Some(_) => end.wrapping_add(1),
+            None => break,
+        };
     }
-    (bytes, &[])
+    text.len()
 }
 
-/// Eight bytes a step: multiply, fold. The length goes in first, so that padding changes nothing.
-fn hash(seed: u64, bytes: &[u8]) -> u64 {
+/// Of the first bytes of `text`: eight bytes a step, multiply, fold. The length goes in first, so that padding changes
+/// nothing.
+fn hash(seed: u64, text: &[u8], bytes: usize) -> u64 {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let fold = |state: u64, word: u64| {
         let product = (state ^ word).wrapping_mul(ODD);
         product ^ (product >> 32)
     };
-    let (words, tail) = bytes.as_chunks::<8>();
-    let mut state = fold(seed.wrapping_add(ODD), u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-    for word in words {
+    let (words, rest) = text.as_chunks::<8>();
+    let (whole, tail) = (bytes / 8, bytes % 8);
+    let mut state = fold(seed.wrapping_add(ODD), u64::try_from(bytes).unwrap_or(u64::MAX));
+    for word in words.iter().take(whole) {
         state = fold(state, u64::from_le_bytes(*word));
     }
-    let tail = tail.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte));
+    let tail = match words.get(whole) {
+        // What follows the text is masked.
+        Some(word) => u64::from_le_bytes(*word) & !(u64::MAX << (tail * 8)),
+        None => rest.iter().take(tail).rev().fold(0, |word, byte| (word << 8) | u64::from(*byte)),
+    };
     fold(fold(state, tail), ODD)
 }
 
