@@ -19,6 +19,7 @@ const DEPTH_MAX: usize = 64;
 const DEPTH_USUAL: usize = 8;
 
 /// The digest of a body whose SHA-256 is known. Total.
+#[inline(never)]
 pub(super) fn digest(body: &[u8], sha256: &[u8; 32]) -> Digest {
     let mut scan = Scan { top: Level::OUTSIDE, outer: Vec::with_capacity(DEPTH_USUAL), sum: 0 };
     let mut rest = body;
@@ -39,7 +40,8 @@ pub(super) fn digest(body: &[u8], sha256: &[u8; 32]) -> Digest {
             }
             b',' => {
                 scan.comma();
-                after
+                // As LiveKit writes it.
+                after.strip_prefix(b" ").unwrap_or(after)
             }
             b':' => {
                 scan.colon();
@@ -47,8 +49,13 @@ pub(super) fn digest(body: &[u8], sha256: &[u8; 32]) -> Digest {
             }
             b'"' => {
                 let bytes = string_bytes(after);
-                scan.token(after, bytes);
-                after.get(bytes.wrapping_add(1)..).unwrap_or_default()
+                let rest = after.get(bytes.wrapping_add(1)..).unwrap_or_default();
+                if scan.top.place == Place::Name {
+                    scan.name(after, bytes);
+                } else {
+                    scan.scalar(after, bytes);
+                }
+                rest
             }
             _ => {
                 let end = rest.iter().position(|byte| ends_scalar(*byte));
@@ -173,12 +180,8 @@ impl Scan {
         }
     }
 
-    /// A string: a member's name, or a scalar.
-    fn token(&mut self, text: &[u8], bytes: usize) {
+    fn name(&mut self, text: &[u8], bytes: usize) {
         let top = &mut self.top;
-        if top.place != Place::Name {
-            return self.scalar(text, bytes);
-        }
         top.here = hash(top.path, text, bytes);
         if top.owner == Owner::Other {
             return;
@@ -190,6 +193,7 @@ impl Scan {
         }
     }
 
+    #[inline]
     fn scalar(&mut self, text: &[u8], bytes: usize) {
         if !self.top.skip {
             self.sum = self.sum.wrapping_add(hash(self.top.here, text, bytes));
@@ -202,18 +206,27 @@ fn ends_scalar(byte: u8) -> bool {
 }
 
 /// The length of a string whose opening quote has been read: without the closing one, or to the end.
+#[inline]
 fn string_bytes(text: &[u8]) -> usize {
-    let mut end: usize = 0;
-    while let Some(rest) = text.get(end..) {
-        let plain = plain(rest).bytes;
-        end = end.wrapping_add(plain);
-        end = match rest.get(plain) {
-            Some(b'"') => return end,
-            Some(b'\\') => end.wrapping_add(2),
+    let bytes = plain(text).bytes;
+    match text.get(bytes) {
+        Some(b'"') => bytes,
+        Some(_) => odd_string_bytes(text, bytes),
+        None => text.len(),
+    }
+}
+
+/// The same, from the first byte on that is not plain.
+fn odd_string_bytes(text: &[u8], mut end: usize) -> usize {
+    while let Some(byte) = text.get(end) {
+        let skip = match byte {
+            b'"' => return end,
+            b'\\' => 2,
             // A control character, which JSON would not have here.
-            Some(_) => end.wrapping_add(1),
-            None => break,
+            _ => 1,
         };
+        end = end.wrapping_add(skip);
+        end = end.wrapping_add(plain(text.get(end..).unwrap_or_default()).bytes);
     }
     text.len()
 }

@@ -79,11 +79,10 @@ impl<'a> Reader<'a> {
         if self.peek() != Some(b'"') {
             return Err(Malformed);
         }
-        let string = self.string()?;
-        let name = match string.form {
-            Form::Ascii => Cow::Borrowed(string.inside),
-            Form::Bytes => Cow::Borrowed(utf8(string.inside)?.as_bytes()),
-            Form::Escaped => Cow::Owned(unescaped(string.quoted)?.into_bytes()),
+        let name = match self.string()? {
+            Raw::Ascii(name) => Cow::Borrowed(name),
+            Raw::Bytes(name) => Cow::Borrowed(utf8(name)?.as_bytes()),
+            Raw::Escaped(name) => Cow::Owned(unescaped(name)?.into_bytes()),
         };
         self.byte(b':')?;
         Ok(Some(name))
@@ -150,10 +149,9 @@ impl<'a> Reader<'a> {
     }
 
     fn text(&mut self) -> Read<Cow<'a, str>> {
-        let string = self.string()?;
-        match string.form {
-            Form::Ascii | Form::Bytes => utf8(string.inside).map(Cow::Borrowed),
-            Form::Escaped => unescaped(string.quoted).map(Cow::Owned),
+        match self.string()? {
+            Raw::Ascii(text) | Raw::Bytes(text) => utf8(text).map(Cow::Borrowed),
+            Raw::Escaped(text) => unescaped(text).map(Cow::Owned),
         }
     }
 
@@ -170,7 +168,15 @@ impl<'a> Reader<'a> {
     }
 
     /// The next byte that is no white space; it is the first of what is left then.
+    #[inline]
     fn peek(&mut self) -> Option<u8> {
+        match self.rest {
+            [byte, ..] if *byte > b' ' => Some(*byte),
+            [..] => self.peek_behind_space(),
+        }
+    }
+
+    fn peek_behind_space(&mut self) -> Option<u8> {
         loop {
             match self.rest {
                 [b' ' | b'\n' | b'\t' | b'\r', after @ ..] => self.rest = after,
@@ -198,53 +204,48 @@ impl<'a> Reader<'a> {
     }
 
     /// The string that begins here.
+    #[inline]
     fn string(&mut self) -> Read<Raw<'a>> {
-        let quoted = self.rest;
-        let inside = quoted.get(1..).unwrap_or_default();
-        let mut form = Form::Ascii;
-        let mut end: usize = 0;
-        loop {
-            let rest = inside.get(end..).unwrap_or_default();
-            let plain = plain(rest);
-            end = end.wrapping_add(plain.bytes);
-            if !plain.ascii && form == Form::Ascii {
-                form = Form::Bytes;
+        let inside = self.rest.get(1..).unwrap_or_default();
+        let plain = plain(inside);
+        match inside.split_at_checked(plain.bytes) {
+            Some((text, [b'"', after @ ..])) => {
+                self.rest = after;
+                Ok(if plain.ascii { Raw::Ascii(text) } else { Raw::Bytes(text) })
             }
-            match rest.get(plain.bytes..) {
-                Some([b'"', after @ ..]) => {
+            Some(_) | None => self.escaped(inside, plain.bytes),
+        }
+    }
+
+    /// The same, from the first byte on that is not plain.
+    #[inline(never)]
+    fn escaped(&mut self, inside: &'a [u8], mut end: usize) -> Read<Raw<'a>> {
+        loop {
+            match inside.get(end..).unwrap_or_default() {
+                [b'"', after @ ..] => {
+                    let whole = self.rest.get(..end.wrapping_add(2)).unwrap_or_default();
                     self.rest = after;
-                    let inside = inside.get(..end).unwrap_or_default();
-                    let quoted = quoted.get(..end.wrapping_add(2)).unwrap_or_default();
-                    return Ok(Raw { quoted, inside, form });
+                    return Ok(Raw::Escaped(whole));
                 }
-                Some([b'\\', escape @ ..]) => {
-                    form = Form::Escaped;
-                    end = end.wrapping_add(1).wrapping_add(escape_bytes(escape)?);
+                [b'\\', escape @ ..] => {
+                    let bytes = escape_bytes(escape)?;
+                    let plain = plain(escape.get(bytes..).unwrap_or_default());
+                    end = end.wrapping_add(1).wrapping_add(bytes).wrapping_add(plain.bytes);
                 }
-                Some(_) | None => return Err(Malformed),
+                _ => return Err(Malformed),
             }
         }
     }
 }
 
-/// A string as it stands in the document.
-struct Raw<'a> {
-    /// With its quotes.
-    quoted: &'a [u8],
-    /// Without them.
-    inside: &'a [u8],
-    form: Form,
-}
-
-/// What must be done to have a string's text.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+/// A string as it stands in the document, and what must be done to have its text.
+enum Raw<'a> {
     /// Nothing.
-    Ascii,
+    Ascii(&'a [u8]),
     /// It may be no UTF-8.
-    Bytes,
-    /// It has escapes, each of which is one by itself; halves of surrogate pairs may stand alone.
-    Escaped,
+    Bytes(&'a [u8]),
+    /// With its quotes: it has escapes, each of which is one by itself; halves of surrogate pairs may stand alone.
+    Escaped(&'a [u8]),
 }
 
 fn utf8(text: &[u8]) -> Read<&str> {
