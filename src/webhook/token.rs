@@ -242,3 +242,49 @@ fn check_header(json: &[u8]) -> Result<(), Refusal> {
     }
     if algorithm == "HS256" { Ok(()) } else { Err(Refusal::Algorithm) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(header: &str, claims: &str) -> Result<Grants, Refusal> {
+        let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part));
+        Token::parse(format!("{header}.{claims}.c2ln").as_bytes()).map(|token| token.grants)
+    }
+
+    #[test]
+    fn usual_headers_are_what_reading_them_would_accept() {
+        for header in USUAL_HEADERS {
+            assert_eq!(decoded(header, check_header), Ok(()), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_there_twice_is_found_among_few_and_many_and_behind_escapes() {
+        for others in [0, 1, FEW_NAMES_MAX - 1, FEW_NAMES_MAX, FEW_NAMES_MAX + 1, 300] {
+            let others: Vec<_> = (0..others).map(|at| format!(r#""n{at}":{at},"#)).collect();
+            let others = others.concat();
+            let claims = |more: &str| parsed(r#"{"alg":"HS256"}"#, &format!("{{{others}{more}}}"));
+            assert!(claims(r#""iss":"k","\u006eX":1"#).is_ok(), "{others}");
+            let unreadable = Err(Refusal::Unreadable(Part::Claims));
+            for twice in [
+                r#""iss":"k","iss":"k""#,
+                r#""iss":"k","\u0069ss":"k""#,
+                r#""\u0069ss":"k","iss":"k""#,
+                r#""a":[],"iss":"k","b":{},"a":null"#,
+                r#""":1,"":2"#,
+            ] {
+                assert_eq!(claims(twice), unreadable, "{others}{twice}");
+            }
+        }
+    }
+
+    #[test]
+    fn long_claims_are_read_as_short_ones_are() {
+        for bytes in [380, 384, 385, 390, 4000] {
+            let claims = format!(r#"{{"iss":"{}"}}"#, "k".repeat(bytes - 10));
+            let grants = parsed(r#"{"typ":"JWT","alg":"HS256"}"#, &claims).unwrap();
+            assert_eq!(grants.iss.map(|issuer| issuer.len()), Some(bytes - 10));
+        }
+    }
+}
