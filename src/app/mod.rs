@@ -41,6 +41,9 @@ use crate::webhook::verify::KeyRingError;
 use service::{Lasting, Service};
 use status::Ledger;
 
+/// What a runtime's threads call before they park, and a process before it ends: lines of the log are kept until then.
+pub use crate::telemetry::log::{before_park, finish as finish_log, flush as flush_log};
+
 pub use reload::{ReloadError, Reloaded};
 
 /// For how long at the end it is still tried to record what could not be: a store that has just come back is found by

@@ -32,6 +32,8 @@ use std::io::{self, Read, Write};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use crate::app;
+
 use exit::{Ending, Exit, Failure};
 
 const ABOUT: &str =
@@ -91,6 +93,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdio: &mut Stdio<'_>
         Ok(cli) => dispatch(cli.command, stdio),
         Err(error) => usage(&error),
     };
+    app::finish_log();
     let ending = ending.and_then(|exit| stdio.out.flush().map(|()| exit).map_err(Failure::from));
     ending.unwrap_or_else(|failure| {
         // A stderr that is closed leaves the exit code to tell.
@@ -140,7 +143,10 @@ fn block_on(future: impl Future<Output = Ending>) -> Ending {
 
 /// Runs a command's future to its end, with a thread for each core.
 fn block_on_all_cores(future: impl Future<Output = Ending>) -> Ending {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_park(app::before_park)
+        .build();
     runtime.map_err(io_failure("cannot start a runtime"))?.block_on(future)
 }
 

@@ -9,6 +9,7 @@ pub mod labels;
 pub mod log;
 pub mod metrics;
 mod process;
+mod sink;
 mod totals;
 
 pub use metrics::{Metrics, Route};
