@@ -19,6 +19,7 @@ use tracing_subscriber::fmt::{Layer, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::json::JsonLine;
 use super::labels::{AnswerResult, Route};
 use super::sink::{Sink, Urgency};
 use crate::claim::Key;
@@ -66,15 +67,7 @@ pub fn init(options: Options) -> Result<(), InitError> {
     let lines = Layer::new().with_writer(ToStderr).with_target(false).log_internal_errors(false);
     let registry = tracing_subscriber::registry().with(filter(options.level));
     match options.format {
-        Format::Json => {
-            let lines = lines
-                .json()
-                .flatten_event(true)
-                .with_current_span(false)
-                .with_span_list(false)
-                .with_ansi(false);
-            registry.with(lines).try_init()
-        }
+        Format::Json => registry.with(lines.with_ansi(false).event_format(JsonLine)).try_init(),
         Format::Text if io::stderr().is_terminal() => registry.with(lines.compact()).try_init(),
         Format::Text => registry.with(lines.compact().with_ansi(false)).try_init(),
     }

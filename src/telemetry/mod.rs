@@ -5,6 +5,7 @@
 //! `admin`.
 
 mod families;
+mod json;
 pub mod labels;
 pub mod log;
 pub mod metrics;
