@@ -33,6 +33,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::app;
+use crate::worker;
 
 use exit::{Ending, Exit, Failure};
 
@@ -143,11 +144,8 @@ fn block_on(future: impl Future<Output = Ending>) -> Ending {
 
 /// Runs a command's future to its end, with a thread for each core.
 fn block_on_all_cores(future: impl Future<Output = Ending>) -> Ending {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .on_thread_park(app::before_park)
-        .build();
-    runtime.map_err(io_failure("cannot start a runtime"))?.block_on(future)
+    let ended = worker::run(app::before_park, future);
+    ended.map_err(io_failure("cannot start a thread for each core"))?
 }
 
 fn io_failure(what: &'static str) -> impl Fn(io::Error) -> Failure {
