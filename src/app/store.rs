@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::admin::StoreHealth;
 use crate::admin::readiness::{DiskUse, MemoryUse};
 use crate::dispatch::Dispatch;
+use crate::store::memory::Memory;
 use crate::store::Store;
 use crate::store::disk::{Usage, Writer};
 
@@ -58,7 +59,9 @@ pub(super) fn health(dispatch: &Dispatch) -> StoreHealth {
     let stores = dispatch.stores();
     let usage = match &stores.shared {
         Store::Memory(memory) => memory.usage(),
-        Store::Disk(_) | Store::Redis(_) => stores.remembered.usage(),
+        Store::Disk(_) | Store::Redis(_) => {
+            stores.remembered.as_ref().map(Memory::usage).unwrap_or_default()
+        }
     };
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let memory = MemoryUse {

@@ -4,7 +4,7 @@
 //! answers that for certain, also while the connection is being driven on another thread. When a connection may be used
 //! again is left to `pool`.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -280,9 +280,23 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.0.poll_read_ready(context))?;
-            match self.0.try_read_buf(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read.map(|_| ())),
+            let into = buffer.initialize_unfilled();
+            let (asked, mut taken) = (into.len(), 0);
+            let read = self.0.try_io(Interest::READABLE, || {
+                taken = (&*SockRef::from(&*self.0)).read(into)?;
+                // The kernel has no more for now: said so, it need not be asked again.
+                let emptied = taken > 0 && taken < asked;
+                if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && taken == 0 => {}
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Poll::Ready(Err(error));
+                }
+                Ok(()) | Err(_) => {
+                    buffer.advance(taken);
+                    return Poll::Ready(Ok(()));
+                }
             }
         }
     }
