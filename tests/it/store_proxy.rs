@@ -24,8 +24,8 @@ async fn behind(server: &RedisServer) -> (Proxy, Redis) {
     let port = proxy.url().rsplit(':').next().unwrap().parse().unwrap();
     let redis = Redis::new(Options { breaker_failures: 1_000, ..options_at(port) }).unwrap();
     // From here on the server knows the scripts: a first use is answered with NOSCRIPT, and no fault should hit that.
-    for operation in [CLAIM, SETTLE, RELEASE] {
-        redis.execute(key(99), owner(99), operation).await.unwrap();
+    for (copy, operation) in [(1, CLAIM), (2, CLAIM), (1, RELEASE), (1, SETTLE)] {
+        redis.execute(key(99), owner(copy), operation).await.unwrap();
     }
     (proxy, redis)
 }
