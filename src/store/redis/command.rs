@@ -103,10 +103,9 @@ fn claimed(old: &Value) -> Option<Result<Reply, StoreError>> {
 
 /// What the old value means to a delivery that was written whatever it is.
 ///
-/// A string that is no record of this version is lost: that the backend has the event is the fact that must not be, and
-/// whoever claims such a key is refused, so that nobody comes here unless it was written during a forward. "Fenced" is what
-/// happened then: recorded, though the asker's lease was gone. An error would have the settle repeated, and the repeat
-/// counted as a second delivery.
+/// A string that is no record of this version is lost: that the backend has the event is the fact that must not be.
+/// "Fenced" is what happened: recorded, though the asker's lease was not there. An error would have the settle repeated,
+/// and the repeat counted as a second delivery; the operator hears of such a key from every claim of it, which fails.
 fn settled(old: &Value, owner: Owner) -> Result<Reply, StoreError> {
     Ok(match record(old)? {
         Some(record) if duplicate(record).is_some() => Reply::AlreadySettled,
