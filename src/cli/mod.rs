@@ -32,6 +32,8 @@ use std::io::{self, Read, Write};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use crate::worker;
+
 use exit::{Ending, Exit, Failure};
 
 const ABOUT: &str =
@@ -140,8 +142,7 @@ fn block_on(future: impl Future<Output = Ending>) -> Ending {
 
 /// Runs a command's future to its end, with a thread for each core.
 fn block_on_all_cores(future: impl Future<Output = Ending>) -> Ending {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(io_failure("cannot start a runtime"))?.block_on(future)
+    worker::run(future).map_err(io_failure("cannot start a thread for each core"))?
 }
 
 fn io_failure(what: &'static str) -> impl Fn(io::Error) -> Failure {

@@ -7,6 +7,7 @@ pub mod answer;
 #[cfg(test)]
 mod answer_tests;
 mod body;
+mod detached;
 pub mod form;
 pub mod http2;
 mod refusals;
@@ -35,6 +36,7 @@ use crate::webhook::verify::{Refusal, Verifier};
 
 use answer::{Answer, Rejection};
 use body::Shelf;
+use detached::Detached;
 use refusals::{Refusals, Verdict};
 use report::Report;
 
@@ -248,11 +250,12 @@ impl Gateway {
         place: Option<tokio::sync::OwnedSemaphorePermit>,
     ) -> Result<Concluded, Rejection> {
         let dispatch = Arc::clone(&self.dispatch);
-        let exchange = self.exchanges.spawn(async move {
+        let exchange = async move {
             let concluded = dispatch.exchange(&copy).await;
             drop(place);
             concluded
-        });
+        };
+        let exchange = Detached::new(exchange, &self.exchanges);
         match tokio::time::timeout(self.options.answer_within, exchange).await {
             Ok(Ok(concluded)) => Ok(concluded),
             Ok(Err(ended)) => {

@@ -1,6 +1,7 @@
 //! One connection to the server: how it is made, and how long it lives.
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fmt, io};
@@ -167,8 +168,16 @@ impl Dialer {
         self.tls.as_ref().map_or(Ok(()), |tls| tls.name(&address.host).map(drop))
     }
 
-    /// Connects and logs in. Bounded by the caller; a dropped future leaves nothing behind.
-    pub(super) async fn dial(&self, place: &Place) -> Result<Link, StoreError> {
+    /// Connects and logs in. Bounded by the caller; a dropped future leaves nothing behind. In a box, for it is large, and
+    /// would make every operation so that may have to connect.
+    pub(super) fn dial<'a>(
+        &'a self,
+        place: &'a Place,
+    ) -> Pin<Box<dyn Future<Output = Result<Link, StoreError>> + Send + 'a>> {
+        Box::pin(self.dial_unboxed(place))
+    }
+
+    async fn dial_unboxed(&self, place: &Place) -> Result<Link, StoreError> {
         match place {
             Place::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(classify::connect_error)?;
