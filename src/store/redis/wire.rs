@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::RedisResult;
-use redis::aio::MultiplexedConnection;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
@@ -63,7 +62,7 @@ impl Wire {
     /// Takes at most what [`Patience`] allows for both; where sentinels have to be asked, three times that.
     pub(super) async fn ask<T>(
         &self,
-        command: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+        command: impl AsyncFnOnce(&mut Link) -> RedisResult<T>,
     ) -> Result<(T, Link), StoreError> {
         let mine = self.current.mine();
         let current = mine.usable();
@@ -113,14 +112,14 @@ impl Wire {
     async fn ask_over<T>(
         &self,
         current: &OnceCell<Link>,
-        command: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+        command: impl AsyncFnOnce(&mut Link) -> RedisResult<T>,
     ) -> Result<(T, Link), StoreError> {
         // The limit is each one's own: the cell lets those who wait try one after the other.
         let limit = self.connect_limit();
         // The clone keeps the connection's task alive until the answer is there, even if others replace it meanwhile.
         let mut link =
             within(limit, current.get_or_try_init(|| self.connect_and_compare())).await?.clone();
-        let answer = timeout(self.patience.operation, command(link.connection()))
+        let answer = timeout(self.patience.operation, command(&mut link))
             .await
             .map_err(|_| StoreError::Timeout(self.patience.operation))?
             .map_err(|error| classify::error(&error))?;
