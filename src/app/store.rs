@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::admin::StoreHealth;
 use crate::admin::readiness::{DiskUse, MemoryUse};
 use crate::dispatch::Dispatch;
-use crate::store::memory::Memory;
 use crate::store::Store;
 use crate::store::disk::{Usage, Writer};
+use crate::store::memory::Memory;
 
 use super::{StartError, watch};
 

@@ -280,14 +280,8 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.0.poll_read_ready(context))?;
-            let into = buffer.initialize_unfilled();
-            let (asked, mut taken) = (into.len(), 0);
-            let read = self.0.try_io(Interest::READABLE, || {
-                taken = (&*SockRef::from(&*self.0)).read(into)?;
-                // The kernel has no more for now: said so, it need not be asked again.
-                let emptied = taken > 0 && taken < asked;
-                if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-            });
+            let mut taken = 0;
+            let read = self.0.try_io(Interest::READABLE, || read_some(&self.0, buffer, &mut taken));
             match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && taken == 0 => {}
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
@@ -300,6 +294,15 @@ impl AsyncRead for Socket {
             }
         }
     }
+}
+
+/// Reads what there is. If that was all, it says that the next read would block: so tokio knows it without asking the
+/// kernel.
+fn read_some(socket: &TcpStream, into: &mut ReadBuf<'_>, taken: &mut usize) -> io::Result<()> {
+    let into = into.initialize_unfilled();
+    *taken = (&*SockRef::from(socket)).read(into)?;
+    let emptied = *taken > 0 && *taken < into.len();
+    if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
 }
 
 impl AsyncWrite for Socket {
