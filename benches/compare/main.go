@@ -21,7 +21,7 @@ import (
 )
 
 type options struct {
-	quick                 bool
+	quick, scale          bool
 	rounds                int
 	seconds               float64
 	only                  string
@@ -58,11 +58,12 @@ func fail(err error) {
 func parse() options {
 	var o options
 	flag.BoolVar(&o.quick, "quick", false, "the most telling rows only, half the requests, 3 rounds: 3 minutes at most")
-	flag.IntVar(&o.rounds, "rounds", 0, "rounds (5; with --quick 3); each has every row and every contender")
+	flag.BoolVar(&o.scale, "scale", false, "instead: 1 to 3 replicas on one Redis, and up to 10 million remembered events: 6 minutes at most")
+	flag.IntVar(&o.rounds, "rounds", 0, "rounds (5; with --quick or --scale 3); each has every row and every contender")
 	flag.Float64Var(&o.seconds, "seconds", 0, "limit of one run (2; with --quick 1); slow contenders are cut off there")
 	flag.StringVar(&o.only, "only", "", "rows and contenders, comma between: h1-fresh,nginx,oncehook-redis; also syscalls, memory")
 	flag.StringVar(&o.output, "json", "", "where the figures go (target/compare/TIME.json)")
-	flag.StringVar(&o.write, "write", "", "a Markdown file whose part between the compare marks is replaced, such as docs/performance.md")
+	flag.StringVar(&o.write, "write", "", "a Markdown file whose part between the compare (or scale) marks is replaced, such as docs/performance.md")
 	flag.StringVar(&o.render, "render", "", "run nothing: the tables of these figures (a JSON file)")
 	flag.StringVar(&o.oncehook, "oncehook", "", "the program to measure (this tree, built for release)")
 	flag.StringVar(&o.before, "before", "", "another build of oncehook to measure beside it: before-memory, before-redis")
@@ -72,7 +73,7 @@ func parse() options {
 	flag.IntVar(&o.loadCore, "load-core", 1, "the core of the load generator, the backend and Redis")
 	flag.Usage = usage
 	flag.Parse()
-	o.rounds = orElse(o.rounds, o.quick, 5, 3)
+	o.rounds = orElse(o.rounds, o.quick || o.scale, 5, 3)
 	if o.seconds == 0 {
 		o.seconds = float64(orElse(0, o.quick, 2, 1))
 	}
@@ -90,7 +91,8 @@ func orElse(given int, quick bool, full, short int) int {
 }
 
 func usage() {
-	fmt.Fprintln(flag.CommandLine.Output(), "Usage: benches/compare/run [--quick] [--only NAMES] [--write docs/performance.md]\n\nRows:")
+	fmt.Fprintln(flag.CommandLine.Output(), "Usage: benches/compare/run [--quick] [--only NAMES] [--write docs/performance.md]\n       "+
+		"benches/compare/run --scale [--write docs/performance.md]\n\nRows:")
 	for _, r := range rows() {
 		fmt.Fprintf(flag.CommandLine.Output(), "  %-12s %s\n", r.Name, r.About)
 	}
@@ -111,6 +113,7 @@ type bench struct {
 	weigh      bool
 	count      bool
 	report     report
+	seeds      uint64 // of events that were made
 }
 
 func benchmark(ctx context.Context, o options) error {
@@ -123,6 +126,9 @@ func benchmark(ctx context.Context, o options) error {
 			return err
 		}
 		*path = absolute
+	}
+	if o.scale && o.only != "" {
+		return errors.New("--scale has no rows or contenders to choose: leave --only out")
 	}
 	b := &bench{options: o}
 	if err := b.choose(); err != nil {
@@ -143,7 +149,11 @@ func benchmark(ctx context.Context, o options) error {
 		return err
 	}
 	b.begin()
-	if err := b.measureAll(ctx); err != nil {
+	measured := b.measureAll
+	if o.scale {
+		measured = b.measureScale
+	}
+	if err := measured(ctx); err != nil {
 		return err
 	}
 	return b.conclude()
@@ -343,6 +353,9 @@ func (b *bench) conclude() error {
 const (
 	beginMark = "<!-- compare: begin, written by benches/compare/run --write -->"
 	endMark   = "<!-- compare: end -->"
+
+	scaleBeginMark = "<!-- scale: begin, written by benches/compare/run --scale --write -->"
+	scaleEndMark   = "<!-- scale: end -->"
 )
 
 // show prints the tables of a JSON file, or puts them into a Markdown file.
@@ -365,17 +378,22 @@ func show(from, into string) error {
 	if err != nil {
 		return err
 	}
-	before, rest, begins := strings.Cut(string(page), beginMark)
-	_, after, ends := strings.Cut(rest, endMark)
-	if !begins || !ends {
-		return fmt.Errorf("%s lacks the lines %q and %q", into, beginMark, endMark)
+	first, last := beginMark, endMark
+	if r.Scale != nil {
+		first, last = scaleBeginMark, scaleEndMark
 	}
-	return os.WriteFile(into, []byte(before+beginMark+"\n"+tables.String()+endMark+after), 0o644)
+	before, rest, begins := strings.Cut(string(page), first)
+	_, after, ends := strings.Cut(rest, last)
+	if !begins || !ends {
+		return fmt.Errorf("%s lacks the lines %q and %q", into, first, last)
+	}
+	return os.WriteFile(into, []byte(before+first+"\n"+tables.String()+last+after), 0o644)
 }
 
 func machine(serverCore, loadCore int) map[string]string {
 	found := map[string]string{
-		"cores": fmt.Sprintf("Servers on core %d; load generator, backend and Redis on core %d; of %d cores", serverCore, loadCore, onlineCores()),
+		"server core": fmt.Sprint(serverCore),
+		"cores":       fmt.Sprintf("Servers on core %d; load generator, backend and Redis on core %d; of %d cores", serverCore, loadCore, onlineCores()),
 	}
 	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		for line := range strings.Lines(string(text)) {

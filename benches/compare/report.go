@@ -23,7 +23,8 @@ type report struct {
 	Samples  map[string]map[string][]sample `json:"samples"`  // by row and contender
 	Syscalls map[string]map[string]float64  `json:"syscalls"` // a request, by row and contender
 	Weights  map[string]footprint           `json:"footprints"`
-	Broken   []string                       `json:"broken"` // what contradicts a contender's claim
+	Broken   []string                       `json:"broken"`          // what contradicts a contender's claim
+	Scale    *scale                         `json:"scale,omitempty"` // of --scale, which has nothing of the above but Broken
 }
 
 func median(values []float64) float64 {
@@ -64,6 +65,10 @@ func p50(s sample) float64 { return s.P50 }
 
 // markdown writes all tables.
 func (r report) markdown(w io.Writer) {
+	if r.Scale != nil {
+		r.Scale.markdown(w, r)
+		return
+	}
 	fmt.Fprintf(w, "%s. %s, Linux %s. %s. %d rounds.\n", r.Date, r.Machine["cpu"], r.Machine["kernel"], r.Machine["cores"], r.Rounds)
 	r.targets(w)
 	for _, row := range r.Rows {

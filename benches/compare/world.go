@@ -135,6 +135,11 @@ func (w *world) fresh() error {
 	if answer, err := w.ask("FLUSHALL"); err != nil || answer != "+OK" {
 		return fmt.Errorf("emptying Redis: %s %w", answer, err)
 	}
+	return w.forgetDeliveries()
+}
+
+// forgetDeliveries empties the backend's tally.
+func (w *world) forgetDeliveries() error {
 	response, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/reset", w.backendPort))
 	if err != nil {
 		return err
