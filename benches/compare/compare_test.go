@@ -1,15 +1,18 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -240,5 +243,84 @@ func TestAProcessIsWeighedWithItsChildren(t *testing.T) {
 	}
 	if shown := ticks * 10e6; shown < float64(spent)-60e6 {
 		t.Errorf("%v by the clocks, %v by /proc", spent, time.Duration(shown))
+	}
+}
+
+func TestASettledRecordIsWhatTheGatewayWrites(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	reader := bufio.NewReader(bytes.NewReader(settledRecord(settledRecord(nil, random), random)))
+	names := map[string]bool{}
+	for range 2 {
+		var words []string
+		var count int
+		if n, err := fmt.Fscanf(reader, "*%d\r\n", &count); n != 1 || count != 5 {
+			t.Fatal(count, err)
+		}
+		for range count {
+			var length int
+			if n, err := fmt.Fscanf(reader, "$%d\r\n", &length); n != 1 {
+				t.Fatal(err)
+			}
+			word := make([]byte, length+2)
+			if _, err := io.ReadFull(reader, word); err != nil || string(word[length:]) != "\r\n" {
+				t.Fatalf("%q %v", word, err)
+			}
+			words = append(words, string(word[:length]))
+		}
+		names[words[1]] = true
+		if !regexp.MustCompile(`^oncehook:\{[A-Za-z0-9_-]{22}\}$`).MatchString(words[1]) || words[0] != "SET" {
+			t.Errorf("%q", words)
+		}
+		if len(words[2]) != 12 || !strings.HasPrefix(words[2], "D200") || words[3] != "PX" || words[4] != "86400000" {
+			t.Errorf("%q", words)
+		}
+	}
+	if len(names) != 2 {
+		t.Error("two records have one key")
+	}
+}
+
+func TestScaleHasMarksOfItsOwnAndSizesFromWhatWasMeasured(t *testing.T) {
+	folder := t.TempDir()
+	page, figures := filepath.Join(folder, "page.md"), filepath.Join(folder, "figures.json")
+	run := scaleRun{Copies: 1, Samples: []sample{{CPU: 50, Redis: 6, Rate: 9000, Events: 10, Delivered: 10}, {CPU: 52, Redis: 8, Rate: 9100, Events: 10, Delivered: 11}}}
+	text, err := json.Marshal(report{Date: "2026-01-02", Scale: &scale{
+		Rounds:   2,
+		Replicas: []replicaRow{{Replicas: 2, About: "fresh", Run: run}},
+		Redis: []recordRow{{Records: 10_000, Bytes: 500, Run: run}, {Records: 1_000_000, Bytes: 128, Run: run},
+			{Records: 10_000_000, Skipped: "100 MiB of memory are available"}},
+		Memory: []recordRow{{Records: 10_000, Bytes: 240, Run: run}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(figures, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := beginMark + "\nkept\n" + endMark + "\n" + scaleBeginMark + "\nold\n"
+	if err := os.WriteFile(page, []byte(before+scaleEndMark+"\nbelow\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := show(figures, page); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, wanted := range []string{
+		"kept", "below\n", "2026-01-02",
+		"| fresh | 2 | 51.0 | 7.0 | 9050 | 1.050 | none |",
+		"| 1,000,000 | 128 | 51.0 | 7.0 | 9050 | 1.050 |",
+		"| 10,000,000 | not measured: 100 MiB of memory are available | | | | |",
+		"| 1,000 | 1 h | 60,000 | 8 MiB | 15 MiB |",              // 60,000 records of 128 bytes are 7.3 MiB
+		"| 100,000 | 24 h | 144,000,000 | 17.2 GiB | 34.3 GiB |", // not of 500: few records say little
+	} {
+		if !strings.Contains(string(after), wanted) {
+			t.Errorf("no %q in\n%s", wanted, after)
+		}
+	}
+	if strings.Contains(string(after), "old") {
+		t.Error("the old tables are still there")
 	}
 }

@@ -143,9 +143,18 @@ func tree(pid int) []int {
 
 // pinSelf puts this process, the load generator, on its core.
 func pinSelf(core int) error {
+	if err := pin(os.Getpid(), core); err != nil {
+		return err
+	}
+	runtime.GOMAXPROCS(1)
+	return nil
+}
+
+// pin puts all threads of a process on a core.
+func pin(pid, core int) error {
 	var set unix.CPUSet
 	set.Set(core)
-	threads, err := filepath.Glob("/proc/self/task/*")
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 	if err != nil {
 		return err
 	}
@@ -159,7 +168,6 @@ func pinSelf(core int) error {
 			return fmt.Errorf("core %d: %w", core, err)
 		}
 	}
-	runtime.GOMAXPROCS(1)
 	return nil
 }
 

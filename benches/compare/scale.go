@@ -175,9 +175,9 @@ func (b *bench) scaleOne(ctx context.Context, about string, gateways []*contende
 		P50: micros(seen.percentile(0.5)), P99: micros(seen.percentile(0.99)), Events: len(seen.answered), Delivered: given.Requests}
 	audit(&found, seen, given)
 	into.Samples = append(into.Samples, found)
-	line := fmt.Sprintf("%s, %d replicas: %.1f µs and Redis %.1f µs an event, %.0f/s", about, len(gateways), found.CPU, found.Redis, found.Rate)
+	line := fmt.Sprintf("%s, replicas: %d: %.1f µs and Redis %.1f µs an event, %.0f/s", about, len(gateways), found.CPU, found.Redis, found.Rate)
 	if broken := found.broken(&contender{claims: oncePerEvent}, row{}); broken != "" {
-		b.report.Broken = append(b.report.Broken, fmt.Sprintf("%s, %d replicas: %s", about, len(gateways), broken))
+		b.report.Broken = append(b.report.Broken, fmt.Sprintf("%s, replicas: %d: %s", about, len(gateways), broken))
 		line += "; NOT AS CLAIMED: " + broken
 	}
 	b.say("%s", line)
@@ -241,7 +241,7 @@ func (b *bench) scaleRedisAt(ctx context.Context, gateways []*contender, row *re
 			return err
 		}
 		b.say("filled: %s", about)
-		used, err := b.world.settledMemory()
+		used, err := b.world.settledMemory(row.Records)
 		if err != nil {
 			return err
 		}

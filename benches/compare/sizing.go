@@ -70,8 +70,8 @@ func (s *scale) sizing(w io.Writer) {
 		return
 	}
 	fmt.Fprintln(w, "\n### How much memory")
-	fmt.Fprintf(w, "\nOne record an event, whatever the number of its copies, for as long as the window. Redis: %.0f bytes each, the most of "+
-		"the above. `bytes_max`: what `store.memory.bytes_max` has to be if one gateway remembers them itself (%d bytes "+
+	fmt.Fprintf(w, "\nOne record an event, whatever the number of its copies, for as long as the window. Redis: %.0f bytes each, the most "+
+		"above from 100,000 records on. `bytes_max`: what `store.memory.bytes_max` has to be if one gateway remembers them itself (%d bytes "+
 		"counted each).\n", each, countedBytes)
 	fmt.Fprintln(w, "\n| events a minute | window | records | Redis | `bytes_max` |")
 	fmt.Fprintln(w, "|--:|--:|--:|--:|--:|")
@@ -84,11 +84,14 @@ func (s *scale) sizing(w io.Writer) {
 	}
 }
 
-// bytesEach is the most that a record was seen to take in Redis; 0 if none was measured.
+// bytesEach is the most that a record was seen to take in Redis, where there were enough for buffers not to matter; 0 if
+// none was measured.
 func (s *scale) bytesEach() float64 {
 	var most float64
 	for _, row := range s.Redis {
-		most = max(most, row.Bytes)
+		if row.Records >= 100_000 {
+			most = max(most, row.Bytes)
+		}
 	}
 	return most
 }
