@@ -310,8 +310,8 @@ func TestScaleHasMarksOfItsOwnAndSizesFromWhatWasMeasured(t *testing.T) {
 	}
 	for _, wanted := range []string{
 		"kept", "below\n", "2026-01-02",
-		"| fresh | 2 | 51.0 | 7.0 | 9050 | 1.050 | none |",
-		"| 1,000,000 | 128 | 51.0 | 7.0 | 9050 | 1.050 |",
+		"| fresh | 2 | 51.0 (50.0 – 52.0) | 7.0 (6.0 – 8.0) | 9050 | 1.050 | none |",
+		"| 1,000,000 | 128 | 51.0 (50.0 – 52.0) | 7.0 (6.0 – 8.0) | 9050 | 1.050 |",
 		"| 10,000,000 | not measured: 100 MiB of memory are available | | | | |",
 		"| 1,000 | 1 h | 60,000 | 8 MiB | 15 MiB |",              // 60,000 records of 128 bytes are 7.3 MiB
 		"| 100,000 | 24 h | 144,000,000 | 17.2 GiB | 34.3 GiB |", // not of 500: few records say little

@@ -12,13 +12,13 @@ import (
 // markdown writes the tables of --scale. The report has the machine and the versions.
 func (s *scale) markdown(w io.Writer, r report) {
 	fmt.Fprintf(w, "%s. %s, Linux %s. All gateways share core %s: more of them cannot do more events a second here; what is "+
-		"seen is whether they cost more. %d rounds, medians.\n", r.Date, r.Machine["cpu"], r.Machine["kernel"], r.Machine["server core"], s.Rounds)
+		"seen is whether they cost more. %d rounds: median (min – max), or the median.\n", r.Date, r.Machine["cpu"], r.Machine["kernel"], r.Machine["server core"], s.Rounds)
 	fmt.Fprintln(w, "\n### Replicas on one Redis")
 	fmt.Fprintln(w, "\n| | replicas | gateway CPU an event (all replicas), µs | Redis CPU an event, µs | events/s | deliveries an event | troubles |")
 	fmt.Fprintln(w, "|---|--:|--:|--:|--:|--:|---|")
 	for _, row := range s.Replicas {
-		fmt.Fprintf(w, "| %s | %d | %.1f | %.1f | %.0f | %s | %s |\n", row.About, row.Replicas, row.Run.median(cpu),
-			row.Run.median(redisCPU), row.Run.median(rate), times(row.Run.deliveries()), troubles(row.Run.Samples))
+		fmt.Fprintf(w, "| %s | %d | %s | %s | %.0f | %s | %s |\n", row.About, row.Replicas, row.Run.spread(cpu),
+			row.Run.spread(redisCPU), row.Run.median(rate), times(row.Run.deliveries()), troubles(row.Run.Samples))
 	}
 	fmt.Fprintln(w, "\n### Remembered events: Redis")
 	fmt.Fprintln(w, "\n| settled records | bytes each (used_memory) | gateway CPU an event, µs | Redis CPU an event, µs | events/s | deliveries an event |")
@@ -55,9 +55,9 @@ func records(w io.Writer, rows []recordRow, redis bool) {
 		if row.Bytes > 0 {
 			bytes = fmt.Sprintf("%.0f", row.Bytes)
 		}
-		fmt.Fprintf(w, "| %s | %s | %.1f |", thousands(row.Records), bytes, row.Run.median(cpu))
+		fmt.Fprintf(w, "| %s | %s | %s |", thousands(row.Records), bytes, row.Run.spread(cpu))
 		if redis {
-			fmt.Fprintf(w, " %.1f |", row.Run.median(redisCPU))
+			fmt.Fprintf(w, " %s |", row.Run.spread(redisCPU))
 		}
 		fmt.Fprintf(w, " %.0f | %s |\n", row.Run.median(rate), times(row.Run.deliveries()))
 	}
@@ -116,6 +116,11 @@ func redisCPU(s sample) float64 { return s.Redis }
 func rate(s sample) float64     { return s.Rate }
 
 func (r scaleRun) median(what func(sample) float64) float64 { return median(of(r.Samples, what)) }
+
+func (r scaleRun) spread(what func(sample) float64) string {
+	values := of(r.Samples, what)
+	return fmt.Sprintf("%.1f (%.1f – %.1f)", median(values), least(values), largest(values))
+}
 
 // deliveries an event: all rounds' together, so that a single one too many shows.
 func (r scaleRun) deliveries() float64 {
