@@ -1,5 +1,7 @@
 //! What the targets share: keys, tokens made without the gateway's own code, and JSON taken apart by hand.
 
+pub mod reading;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
