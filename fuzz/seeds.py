@@ -155,6 +155,18 @@ def redises():
     for name, answer in answers.items():
         yield name, b"\0" + answer
         yield name + "-in", b"\x0c+OK\r\n" + answer
+    owner = b"%032x" % 7
+    values = {
+        "first": b"1F" + owner + b":60000:60000", "later": b"1L" + owner + b":2:1:99", "other": b"1F" + b"8" * 32 + b":1:1",
+        "settled": b"D200" + bytes(8), "refused": b"R422" + bytes(8), "no-verdict": b"X200" + bytes(8), "released": b"1R1:0:99",
+    }
+    # To a claim and to a settle: an old value, and what the script says where that is not enough.
+    for name, value in values.items():
+        for choice in (b"\1", b"\2"):
+            yield f"old-{name}-{choice[0]}", choice + bulk(value) + b"*3\r\n" + bulk(b"won") + b":2\r\n:1\r\n"
+    for name, answer in {"nil": b"$-1\r\n", "null": b"_\r\n", "syntax": b"-ERR syntax error\r\n"}.items():
+        yield f"old-{name}-1", b"\1" + answer
+        yield f"old-{name}-2", b"\2" + answer
     yield "told", b"\x04-WRONGPASS hunter2hunter2hunter2 is wrong\r\n"
     yield "told-2", b"\x04$21\r\nhunter2hunter2hunter2\r\n"
 

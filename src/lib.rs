@@ -2,7 +2,7 @@
 //!
 //! In reading order:
 //!
-//! 1. [`clock`]: time as a value.
+//! 1. [`clock`]: time as a value; [`worker`]: the threads that do the work.
 //! 2. [`claim`]: the protocol that lets exactly one copy of an event through. Pure.
 //! 3. [`webhook`]: LiveKit's format: signature, event, key. Pure.
 //! 4. [`store`], [`upstream`]: what the protocol is carried out with: records, and the backend.
@@ -26,3 +26,4 @@ pub mod store;
 pub mod telemetry;
 pub mod upstream;
 pub mod webhook;
+pub mod worker;

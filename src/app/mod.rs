@@ -37,9 +37,13 @@ use crate::store::StoreError;
 use crate::telemetry::{Metrics, log};
 use crate::upstream::BuildError;
 use crate::webhook::verify::KeyRingError;
+use crate::worker;
 
 use service::{Lasting, Service};
 use status::Ledger;
+
+/// What a runtime's threads call before they park, and a process before it ends: lines of the log are kept until then.
+pub use crate::telemetry::log::{before_park, finish as finish_log, flush as flush_log};
 
 pub use reload::{ReloadError, Reloaded};
 
@@ -231,10 +235,12 @@ pub async fn start_on(socket: Option<TcpListener>, config: Config) -> Result<Run
     })
 }
 
-/// Comes back when one of the runtime's threads has done something: a runtime that is stuck does not.
+/// Comes back when each of the workers has done something: one that is stuck does not.
 pub async fn pulse() {
-    // A task that is cut off has been run, too.
-    drop(TaskTracker::new().spawn(std::future::ready(())).await);
+    for worker in worker::crew().iter() {
+        // A task that is cut off has been run, too.
+        drop(TaskTracker::new().spawn_on(std::future::ready(()), worker).await);
+    }
 }
 
 impl Running {

@@ -135,13 +135,13 @@ pub(super) fn stores(section: &config::Store) -> Result<(Stores, Option<Writer>)
     let beside = |shared| Stores {
         shared,
         local: memory(bytes_max / SHARES),
-        remembered: memory(bytes_max / SHARES),
+        remembered: Some(memory(bytes_max / SHARES)),
     };
     Ok(match &section.kind {
-        // What such a store forgets or cannot take, nobody else remembers: the other two are only there for the form.
+        // What such a store forgets or cannot take, nobody else remembers: the local one is only there for the form.
         config::StoreKind::Memory => {
             let shared = Store::Memory(memory(bytes_max));
-            (Stores { shared, local: memory(0), remembered: memory(0) }, None)
+            (Stores { shared, local: memory(0), remembered: None }, None)
         }
         config::StoreKind::Disk(section) => {
             let (disk, writer) = Disk::open(disk(section), clock::unix())?;

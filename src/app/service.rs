@@ -109,7 +109,8 @@ impl Service {
                 .handle(request, peer)
                 .await
                 .map(|full| full.map_err(|never| match never {}).boxed_unsync()),
-            Some(_) | None => self.relayed(request, &peer).await,
+            // In a box: a relayed request needs much more room than a webhook.
+            Some(_) | None => Box::pin(self.relayed(request, &peer)).await,
         }
     }
 

@@ -8,6 +8,7 @@ use crate::admin::readiness::{DiskUse, MemoryUse};
 use crate::dispatch::Dispatch;
 use crate::store::Store;
 use crate::store::disk::{Usage, Writer};
+use crate::store::memory::Memory;
 
 use super::{StartError, watch};
 
@@ -58,7 +59,9 @@ pub(super) fn health(dispatch: &Dispatch) -> StoreHealth {
     let stores = dispatch.stores();
     let usage = match &stores.shared {
         Store::Memory(memory) => memory.usage(),
-        Store::Disk(_) | Store::Redis(_) => stores.remembered.usage(),
+        Store::Disk(_) | Store::Redis(_) => {
+            stores.remembered.as_ref().map(Memory::usage).unwrap_or_default()
+        }
     };
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let memory = MemoryUse {

@@ -1,6 +1,6 @@
 //! What a store holds for a key, and what each operation does to it.
 //!
-//! [`apply`] is the definition of every store: memory calls it, the Redis scripts repeat it, a conformance test holds
+//! [`apply`] is the definition of every store: memory calls it, Redis' scripts and commands repeat it, a conformance test holds
 //! them together. When a record expires, and how it is written down, is left to the stores.
 
 use std::time::Duration;
@@ -99,6 +99,17 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// Whether a store writes the record, and with it the expiry, though the record stays what it was: every delivery
+    /// is remembered for the whole window, the first one and a repeated one.
+    pub const fn always_writes(&self) -> bool {
+        match self {
+            Self::Settle { verdict, .. } => is_delivery(*verdict),
+            Self::Claim { .. } | Self::Release { .. } => false,
+        }
+    }
+}
+
 /// What a store says to an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
@@ -179,9 +190,7 @@ const fn won(attempt: u32, lapses: u32) -> Reply {
 /// That the backend has the event is a fact, not a lock: it is recorded whoever says so, whoever holds the lease.
 fn settle(slot: &mut Record, owner: Owner, verdict: Verdict, digest: Digest) -> Reply {
     let reply = match *slot {
-        Record::Settled { verdict: known, .. } if !upgrades(known, verdict) => {
-            return Reply::AlreadySettled;
-        }
+        Record::Settled { .. } if !is_delivery(verdict) => return Reply::AlreadySettled,
         Record::Settled { .. } => Reply::AlreadySettled,
         Record::Leased { owner: holder, .. } if holder == owner => Reply::Done,
         Record::Vacant | Record::Leased { .. } | Record::Released { .. } => Reply::Fenced,
@@ -190,13 +199,16 @@ fn settle(slot: &mut Record, owner: Owner, verdict: Verdict, digest: Digest) -> 
     reply
 }
 
-/// The first verdict stays, but for a delivery: no later copy may be told that an event was refused, or that nobody
-/// knows, once it was delivered.
-const fn upgrades(known: Verdict, verdict: Verdict) -> bool {
-    match (known, verdict) {
-        (Verdict::Refused(_) | Verdict::Unknown, Verdict::Delivered(_)) => true,
-        (Verdict::Delivered(_), Verdict::Delivered(_) | Verdict::Refused(_) | Verdict::Unknown)
-        | (Verdict::Refused(_) | Verdict::Unknown, Verdict::Refused(_) | Verdict::Unknown) => false,
+/// The first verdict stays, but for a delivery, which is always written: no later copy may be told that an event was
+/// refused, or that nobody knows, once it was delivered.
+///
+/// Of two deliveries the last one stays. That is as good as the first: the backend has accepted the event twice, which
+/// is counted either way, and whichever stays tells the next copy of a delivery. And it needs no look at the record
+/// before the write: Redis does it with one SET that gives back what was there, for a third of what a script costs.
+const fn is_delivery(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Delivered(_) => true,
+        Verdict::Refused(_) | Verdict::Unknown => false,
     }
 }
 

@@ -32,6 +32,9 @@ use std::io::{self, Read, Write};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use crate::app;
+use crate::worker;
+
 use exit::{Ending, Exit, Failure};
 
 const ABOUT: &str =
@@ -91,6 +94,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdio: &mut Stdio<'_>
         Ok(cli) => dispatch(cli.command, stdio),
         Err(error) => usage(&error),
     };
+    app::finish_log();
     let ending = ending.and_then(|exit| stdio.out.flush().map(|()| exit).map_err(Failure::from));
     ending.unwrap_or_else(|failure| {
         // A stderr that is closed leaves the exit code to tell.
@@ -140,8 +144,8 @@ fn block_on(future: impl Future<Output = Ending>) -> Ending {
 
 /// Runs a command's future to its end, with a thread for each core.
 fn block_on_all_cores(future: impl Future<Output = Ending>) -> Ending {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(io_failure("cannot start a runtime"))?.block_on(future)
+    let ended = worker::run(app::before_park, future);
+    ended.map_err(io_failure("cannot start a thread for each core"))?
 }
 
 fn io_failure(what: &'static str) -> impl Fn(io::Error) -> Failure {

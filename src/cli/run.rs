@@ -79,6 +79,7 @@ async fn serve(
     let mut running = app::start_on(socket, config.clone()).await.map_err(not_started)?;
     // A log for programs has the same in one line of its own.
     if config.log.format == LogFormat::Text {
+        app::flush_log();
         summarize(&config, &running, args, stdio)?;
     }
     systemd::ready(&format!("listening on {}", running.address()));

@@ -66,8 +66,8 @@ pub struct Stores {
     pub shared: Store,
     /// Decides while that one cannot be asked.
     pub local: Memory,
-    /// Settled keys, so that known duplicates cost no round trip.
-    pub remembered: Memory,
+    /// Settled keys, so that known duplicates cost no round trip; `None` if the shared one is in memory itself.
+    pub remembered: Option<Memory>,
 }
 
 /// One verified copy.
@@ -196,15 +196,11 @@ impl Dispatch {
 
     async fn lead(&self, copy: &Copy, lead: Lead) -> Concluded {
         let concluded = self.perform(copy).await;
-        if let Some((verdict, digest)) = settled(&concluded.conclusion, copy.digest) {
+        if let Some(remembered) = &self.stores.remembered
+            && let Some((verdict, digest)) = settled(&concluded.conclusion, copy.digest)
+        {
             // Before the landing: whoever arrives after it looks here.
-            self.stores.remembered.remember(
-                copy.key,
-                verdict,
-                digest,
-                copy.window,
-                clock::monotonic(),
-            );
+            remembered.remember(copy.key, verdict, digest, copy.window, clock::monotonic());
         }
         lead.land(concluded);
         concluded
@@ -212,7 +208,8 @@ impl Dispatch {
 
     /// Answers a duplicate that this process knows of, without a round trip.
     fn remembered(&self, copy: &Copy) -> Option<Concluded> {
-        let (verdict, digest) = self.stores.remembered.settled(copy.key, clock::monotonic())?;
+        let remembered = self.stores.remembered.as_ref()?;
+        let (verdict, digest) = remembered.settled(copy.key, clock::monotonic())?;
         let conflict = digest != copy.digest;
         Some(Concluded::of(Conclusion::Duplicate { verdict, conflict }))
     }

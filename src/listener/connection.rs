@@ -19,7 +19,6 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use super::frames::Frames;
 use super::http1::{self, Gate};
 use super::service::{Answering, Panicked};
+use super::spread::{Moving, Seated};
 use super::watch::{Heads, Phase, Watch};
 use super::watched::{Hold, Watched};
 use super::{Options, Peer, TlsPeer, handshake, tls, without_delay};
@@ -49,9 +49,10 @@ pub(super) struct Shared {
 
 /// A connection that was admitted.
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Moving,
     pub(super) address: SocketAddr,
     pub(super) hold: Hold,
+    pub(super) seated: Seated,
     pub(super) stop: CancellationToken,
     pub(super) kill: CancellationToken,
 }
@@ -84,21 +85,33 @@ impl Connection {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { mut stream, address, mut hold, stop, kill } = self;
+        let Self { stream, address, mut hold, seated: _seated, stop, kill } = self;
+        let mut stream = match stream.arrived() {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, peer = %address, "cannot serve a connection on its worker");
+                return Some(ConnectionEnd::Error);
+            }
+        };
         without_delay(&stream);
         let address = handshake::origin(&mut stream, &mut hold, &shared, address).await?;
         let Some(config) = shared.options.tls.clone() else {
             let peer = Arc::new(Peer { address, tls: None });
             let http = Http { shared, service, peer, stop, kill };
-            return Some(http.one(stream, hold).await);
+            return Some(Box::pin(http.one(stream, hold)).await);
         };
-        let stream = handshake::tls(stream, config, &shared, address).await?;
+        // In boxes, so that a connection takes no more room than what it is doing needs.
+        let stream = Box::pin(handshake::tls(stream, config, &shared, address)).await?;
         let session = stream.get_ref().1;
         let server_name = session.server_name().map(str::to_ascii_lowercase);
         let tls = Some(TlsPeer { server_name, version: session.protocol_version() });
         let speaks_http2 = session.alpn_protocol() == Some(tls::ALPN_HTTP2);
         let http = Http { shared, service, peer: Arc::new(Peer { address, tls }), stop, kill };
-        Some(if speaks_http2 { http.two(stream, hold).await } else { http.one(stream, hold).await })
+        Some(if speaks_http2 {
+            Box::pin(http.two(stream, hold)).await
+        } else {
+            Box::pin(http.one(stream, hold)).await
+        })
     }
 }
 

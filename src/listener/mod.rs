@@ -2,8 +2,8 @@
 //!
 //! Generic over the service: what a request means is left to whoever is called with it. This file accepts and admits;
 //! `handshake` is what comes before HTTP on a connection, `connection` its life, `watch` knows what it is doing, `http1`
-//! judges what hyper is given to read, `frames` reads HTTP/2's frames as they pass, `limit` counts, `service` stands
-//! between hyper and the service, [`tls`] reads certificates, [`proxy_protocol`] a balancer's headers.
+//! judges what hyper is given to read, `frames` reads HTTP/2's frames as they pass, `limit` counts, `spread` shares
+//! connections out among the workers, `service` stands between hyper and the service, [`tls`] reads certificates, [`proxy_protocol`] a balancer's headers.
 
 mod connection;
 mod frames;
@@ -14,6 +14,7 @@ mod http1;
 mod limit;
 pub mod proxy_protocol;
 mod service;
+mod spread;
 pub mod tls;
 mod watch;
 mod watched;
@@ -40,6 +41,7 @@ use tokio_util::task::TaskTracker;
 
 use self::connection::{Connection, Shared};
 use self::limit::{Place, Places};
+use self::spread::Spread;
 use self::tls::Names;
 use self::watched::Hold;
 use crate::telemetry::Metrics;
@@ -238,13 +240,15 @@ impl Listener {
                 () = kill.cancelled() => {}
             }
         };
+        let spread = Spread::new();
         let accepting = async {
             loop {
                 let (stream, address, hold) = admitted(&socket, &shared, &places).await;
                 let shared = shared.load_full();
                 let (stop, kill) = (stop.child_token(), kill.child_token());
-                let connection = Connection { stream, address, hold, stop, kill };
-                connections.spawn(connection.run(shared, service.clone()));
+                let (worker, stream, seated) = spread.place(stream);
+                let connection = Connection { stream, address, hold, seated, stop, kill };
+                connections.spawn_on(connection.run(shared, service.clone()), &worker);
             }
         };
         tokio::select! {

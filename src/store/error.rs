@@ -114,7 +114,7 @@ impl StoreError {
                 "check the user name and the password; without a user name Redis takes `default`"
             }
             Self::Permission(_) => {
-                "grant the user: ~PREFIX* +eval +evalsha +get +set +time +ping (and +info, for the start-up checks; in a \
+                "grant the user: ~PREFIX* +eval +evalsha +get +set +pttl +time +ping (and +info, for the start-up checks; in a \
                  Cluster +cluster|slots +asking; for wait_replicas +wait; at the sentinels \
                  +sentinel|get-master-addr-by-name)"
             }

@@ -181,7 +181,7 @@ impl Shard {
         let before = self.record(key, now);
         let mut after = before;
         let reply = record::apply(&mut after, owner, operation, now);
-        if after != before {
+        if after != before || operation.always_writes() {
             let deadline = now.plus(remembered(operation));
             self.put(key, Slot { record: after, deadline }, now)?;
         }

@@ -2,18 +2,26 @@
 //!
 //! What is told of a webhook is chosen here, field by field, so that no secret, token, metadata or attribute has a way
 //! into the log.
+//!
+//! Lines are kept until the thread that wrote them has nothing else to do, so that many of them are one write; how, and
+//! what happens if nobody takes them, is left to `sink`.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Stderr, Write};
 use std::net::SocketAddr;
+use std::panic;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use tracing::Level;
+use prometheus_client::metrics::counter::Counter;
+use tracing::{Level, Metadata};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::Layer;
+use tracing_subscriber::fmt::{Layer, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::json::JsonLine;
 use super::labels::{AnswerResult, Route};
+use super::sink::{Sink, Urgency};
 use crate::claim::Key;
 use crate::webhook::event::EventKind;
 
@@ -47,25 +55,89 @@ pub enum InitError {
 /// write, header fields and frames included, and a token is a header field.
 const OTHERS: Level = Level::WARN;
 
+/// A process has one standard error.
+static STDERR: LazyLock<Sink<Stderr>> = LazyLock::new(|| Sink::new(io::stderr()));
+
 /// Sends this process's log lines to standard error. Standard output is for data.
+///
+/// A thread whose runtime calls [`before_park`] has its lines written when it parks, when they are many, or when one of
+/// them is a warning or an error; all other threads' are written at once. Call [`finish`] at the end.
 pub fn init(options: Options) -> Result<(), InitError> {
     // A log that cannot be written must not end the exchange that wrote to it: the default would panic then.
-    let lines = Layer::new().with_writer(io::stderr).with_target(false).log_internal_errors(false);
+    let lines = Layer::new().with_writer(ToStderr).with_target(false).log_internal_errors(false);
     let registry = tracing_subscriber::registry().with(filter(options.level));
     match options.format {
-        Format::Json => {
-            let lines = lines
-                .json()
-                .flatten_event(true)
-                .with_current_span(false)
-                .with_span_list(false)
-                .with_ansi(false);
-            registry.with(lines).try_init()
-        }
+        Format::Json => registry.with(lines.with_ansi(false).event_format(JsonLine)).try_init(),
         Format::Text if io::stderr().is_terminal() => registry.with(lines.compact()).try_init(),
         Format::Text => registry.with(lines.compact().with_ansi(false)).try_init(),
     }
-    .map_err(|error| InitError::Twice(error.into()))
+    .map_err(|error| InitError::Twice(error.into()))?;
+    let tell = panic::take_hook();
+    panic::set_hook(Box::new(move |panicked| {
+        // What led to it is told before it.
+        STDERR.try_flush();
+        tell(panicked);
+    }));
+    Ok(())
+}
+
+/// Writes out what is kept. For a runtime's `on_thread_park`: the lines of a thread that calls it wait for the next call.
+/// A pool's other threads (`spawn_blocking`) park without it, and keep none.
+pub fn before_park() {
+    tell_dropped(STDERR.parking());
+}
+
+/// Writes out what is kept, as far as standard error takes it at once.
+pub fn flush() {
+    tell_dropped(STDERR.flush());
+}
+
+/// Writes out what is kept, at the end of the process: waits for a reader, but not for long.
+pub fn finish() {
+    tell_dropped(STDERR.finish());
+}
+
+/// The lines that were dropped since the start, because standard error took none.
+pub(super) fn dropped() -> Counter {
+    STDERR.dropped().clone()
+}
+
+fn tell_dropped(lines: Option<u64>) {
+    if let Some(lines) = lines {
+        tracing::warn!(lines, "standard error took no more: log lines were dropped");
+    }
+}
+
+/// Hands whole lines to [`STDERR`].
+struct ToStderr;
+
+/// The same, for lines of one urgency. `fmt::Layer` writes each line at once.
+struct Entry(Urgency);
+
+impl MakeWriter<'_> for ToStderr {
+    type Writer = Entry;
+
+    fn make_writer(&self) -> Entry {
+        Entry(Urgency::Pressing)
+    }
+
+    fn make_writer_for(&self, of: &Metadata<'_>) -> Entry {
+        // Of two levels, the more verbose one is the greater.
+        let urgency =
+            if *of.level() <= Level::WARN { Urgency::Pressing } else { Urgency::Ordinary };
+        Entry(urgency)
+    }
+}
+
+impl Write for Entry {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        STDERR.line(line, self.0);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Ours from `level` on, all others' from [`OTHERS`] on, if that is more severe.

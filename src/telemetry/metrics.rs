@@ -24,6 +24,7 @@ use super::labels::{
     self, AdminRefusal, AnswerResult, ConnectionEnd, ConnectionRejection, Http2Error, Http2Scope,
     Malformed, ReloadResult, StatusClass, TlsFailure,
 };
+use super::log;
 use super::process::Process;
 pub use super::totals::Counts;
 use super::totals::Totals;
@@ -56,6 +57,8 @@ impl Metrics {
         let connections = Connections::registered(ours);
         let durations = Durations::registered(ours);
         let reloads = Reloads::registered(ours);
+        let help = "Log lines that were dropped, because standard error took none";
+        ours.register("log_lines_dropped", help, log::dropped());
         for &result in ReloadResult::ALL {
             drop(reloads.done.get_or_create(&labels::Reload { result }));
         }

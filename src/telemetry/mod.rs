@@ -5,10 +5,12 @@
 //! `admin`.
 
 mod families;
+mod json;
 pub mod labels;
 pub mod log;
 pub mod metrics;
 mod process;
+mod sink;
 mod totals;
 
 pub use metrics::{Metrics, Route};

@@ -4,7 +4,7 @@
 //! answers that for certain, also while the connection is being driven on another thread. When a connection may be used
 //! again is left to `pool`.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -280,12 +280,29 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.0.poll_read_ready(context))?;
-            match self.0.try_read_buf(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read.map(|_| ())),
+            let mut taken = 0;
+            let read = self.0.try_io(Interest::READABLE, || read_some(&self.0, buffer, &mut taken));
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && taken == 0 => {}
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Poll::Ready(Err(error));
+                }
+                Ok(()) | Err(_) => {
+                    buffer.advance(taken);
+                    return Poll::Ready(Ok(()));
+                }
             }
         }
     }
+}
+
+/// Reads what there is. If that was all, it says that the next read would block: so tokio knows it without asking the
+/// kernel.
+fn read_some(socket: &TcpStream, into: &mut ReadBuf<'_>, taken: &mut usize) -> io::Result<()> {
+    let into = into.initialize_unfilled();
+    *taken = (&*SockRef::from(socket)).read(into)?;
+    let emptied = *taken > 0 && *taken < into.len();
+    if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
 }
 
 impl AsyncWrite for Socket {

@@ -4,11 +4,12 @@
 //! terms of the claim protocol; [`Upstream::pass`] streams any other request for `relay`. Whether an event may be
 //! forwarded is left to `claim`, what the sender is told to `gateway::answer`.
 //!
-//! In reading order: `forward` and `pass` (the two errands), `outcome`, `headers`, `forwarded` and `keep` (the rules, pure), `pool`
-//! and `connection` (the sockets), `tls`, `body`, `error`.
+//! In reading order: `forward` and `pass` (the two errands), `outcome`, `headers`, `forwarded` and `keep` (the rules, pure), `pool`,
+//! `driver` and `connection` (the sockets), `tls`, `body`, `error`.
 
 mod body;
 mod connection;
+mod driver;
 mod error;
 mod forward;
 mod forwarded;

@@ -111,11 +111,17 @@ impl Servers {
 
 /// The leased records of one server; none if it is dead or a replica. Page by page: no server should stand still for it.
 async fn leased(server: &RedisServer, forgotten: bool) -> Vec<String> {
+    // A first lease says how long it is and how long the key's expiry was; a later one when it lapses.
     const PAGE: &str = "local left, now = {}, redis.call('TIME')[1] * 1000 \
+        local function runs(key, record) \
+          local lease, expiry = string.match(record, '^1F%x+:(%d+):(%d+)$') \
+          if lease then return redis.call('PTTL', key) - expiry + lease > 0 end \
+          return tonumber(string.match(record, '%d+$')) > now end \
         local page = redis.call('SCAN', ARGV[1], 'MATCH', 'oncehook:*', 'COUNT', 1000) \
         for _, key in ipairs(page[2]) do local record = redis.call('GET', key) \
-        if record and string.sub(record, 1, 2) == '1L' and not string.find(key, '{probe', 1, true) \
-        and (ARGV[2] == 'all' or tonumber(string.match(record, '%d+$')) > now) \
+        local form = record and string.sub(record, 1, 2) \
+        if (form == '1L' or form == '1F') and not string.find(key, '{probe', 1, true) \
+        and (ARGV[2] == 'all' or runs(key, record)) \
         then table.insert(left, key .. ' ' .. record) end end return {page[1], left}";
     if TcpStream::connect(server.address()).await.is_err() || server.info("role").await != "master"
     {

@@ -37,6 +37,7 @@ mod reload;
 mod secrets;
 mod store;
 mod store_cluster;
+mod store_commands;
 mod store_disk;
 mod store_errors;
 mod store_faults;

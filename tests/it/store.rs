@@ -91,7 +91,7 @@ impl Model {
         let before = self.record(key, now);
         let mut after = before;
         let reply = record::apply(&mut after, owner, operation, now);
-        if after != before {
+        if after != before || operation.always_writes() {
             let remembered = match *operation {
                 Operation::Claim { lease, window } => window.max(lease),
                 Operation::Settle { window, .. } => window,
@@ -287,12 +287,28 @@ async fn read(
             .unwrap();
     let Some(stored) = stored else { return (Record::Vacant, 0) };
     let record = match stored.split_first_chunk() {
+        Some((b"1F", fields)) => {
+            // `now` and the server's clock are one point in time; so is the one at which the lease began.
+            first(str::from_utf8(fields).unwrap(), now.0.saturating_add_signed(expires_in))
+        }
         Some((b"1L" | b"1R", _)) => {
             undecided(str::from_utf8(&stored).unwrap(), now.0, seconds * 1000 + micros / 1000)
         }
         _ => settled(&stored),
     };
     (record, u64::try_from(expires_in).expect("every record expires"))
+}
+
+/// A first lease, whose key expires at `deadline`.
+fn first(fields: &str, deadline: u64) -> Record {
+    let parts: Vec<&str> = fields.split(':').collect();
+    let millis = |index: usize| parts[index].parse::<u64>().unwrap();
+    Record::Leased {
+        owner: Owner(u128::from_str_radix(parts[0], 16).unwrap()),
+        attempts: 1,
+        lapses: 0,
+        until: StoreTime((deadline + millis(1)).saturating_sub(millis(2))),
+    }
 }
 
 fn undecided(text: &str, now: u64, theirs: u64) -> Record {

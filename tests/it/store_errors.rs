@@ -147,15 +147,18 @@ async fn loading_a_server_that_has_just_begun() {
     assert_eq!(redis.outage(), None);
 }
 
-/// Says `first` to the first script that it is sent, and then what a claim is told that was won.
-async fn says_once(first: Answer) -> (Scripted, Redis) {
+/// Says `first` to the first `command` that it is sent, and then what a claim is told that was won; by the script if that
+/// is the command, and else by the SET that comes before it.
+async fn says_once(command: &'static str, first: Answer) -> (Scripted, Redis) {
     let first = std::sync::Mutex::new(Some(first));
-    let server = Scripted::start(move |_| {
-        first
-            .lock()
-            .unwrap()
-            .take()
-            .unwrap_or_else(|| Answer::bytes("*3\r\n$3\r\nwon\r\n:1\r\n:0\r\n"))
+    let server = Scripted::start(move |words| {
+        let is_first = words[0] == command;
+        let said = is_first.then(|| first.lock().unwrap().take()).flatten();
+        said.unwrap_or_else(|| match words[0].as_str() {
+            "SET" if command == "SET" => Answer::bytes("$-1\r\n"),
+            "SET" => Answer::bytes("$10\r\nsomething.\r\n"),
+            _ => Answer::bytes("*3\r\n$3\r\nwon\r\n:1\r\n:0\r\n"),
+        })
     })
     .await;
     let patient = options_at(server.port());
@@ -164,7 +167,7 @@ async fn says_once(first: Answer) -> (Scripted, Redis) {
 }
 
 #[tokio::test]
-async fn what_only_a_script_can_say() {
+async fn what_only_a_scripted_server_can_say() {
     let errors = [
         ("-TRYAGAIN Multiple keys request during rehashing of slot\r\n", "unavailable"),
         ("-CLUSTERDOWN Hash slot not served\r\n", "unavailable"),
@@ -183,10 +186,27 @@ async fn what_only_a_script_can_say() {
         ("*9999999999999\r\n", "timeout"),
     ];
     for (answer, label) in errors {
-        let (_server, redis) = says_once(Answer::bytes(answer)).await;
-        let error = redis.execute(key(1), owner(1), CLAIM).await.unwrap_err();
-        assert_eq!(error.label(), label, "{answer:?}: {error}");
-        assert_eq!(redis.execute(key(1), owner(1), CLAIM).await.unwrap(), WON, "after {answer:?}");
+        for command in ["SET", "EVALSHA"] {
+            // To a SET this says that there was nothing.
+            if answer.starts_with("$-1") && command == "SET" {
+                continue;
+            }
+            let (_server, redis) = says_once(command, Answer::bytes(answer)).await;
+            let error = redis.execute(key(1), owner(1), CLAIM).await.unwrap_err();
+            assert_eq!(error.label(), label, "{answer:?} to {command}: {error}");
+            let reply = redis.execute(key(1), owner(1), CLAIM).await.unwrap();
+            assert_eq!(reply, WON, "after {answer:?} to {command}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_old_value_that_tells_a_delivery_nothing_is_no_reply() {
+    for answer in [":7\r\n", "+OK\r\n", "*0\r\n", "*1\r\n$4\r\ndone\r\n"] {
+        let (_server, redis) = says_once("SET", Answer::bytes(answer)).await;
+        let error = redis.execute(key(1), owner(1), SETTLE).await.unwrap_err();
+        assert_eq!(error.label(), "unexpected", "{answer:?}: {error}");
+        assert_eq!(redis.execute(key(1), owner(1), SETTLE).await.unwrap(), Reply::Fenced);
     }
 }
 
@@ -194,13 +214,15 @@ async fn what_only_a_script_can_say() {
 async fn half_a_reply_costs_its_operation_alone() {
     let start = clock::monotonic();
     let halves = [
-        (Answer::bytes("*3\r\n$3\r\nwo"), "timeout"),
-        (Answer::bytes(""), "timeout"),
-        (Answer::Last("*3\r\n$3\r\nwo".to_owned()), "unreachable"),
-        (Answer::Last(String::new()), "unreachable"),
+        ("EVALSHA", Answer::bytes("*3\r\n$3\r\nwo"), "timeout"),
+        ("EVALSHA", Answer::bytes(""), "timeout"),
+        ("EVALSHA", Answer::Last("*3\r\n$3\r\nwo".to_owned()), "unreachable"),
+        ("SET", Answer::bytes("$12\r\nD200"), "timeout"),
+        ("SET", Answer::Last("$12\r\nD200".to_owned()), "unreachable"),
+        ("SET", Answer::Last(String::new()), "unreachable"),
     ];
-    for (half, label) in halves {
-        let (_server, redis) = says_once(half).await;
+    for (command, half, label) in halves {
+        let (_server, redis) = says_once(command, half).await;
         let error = redis.execute(key(1), owner(1), CLAIM).await.unwrap_err();
         assert!(error.label() == label && !error.is_misconfigured(), "{label}: {error}");
         // Over a new connection: what is left of the reply must not be taken for the next one.

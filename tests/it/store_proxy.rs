@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use oncehook::claim::record::Reply;
+use oncehook::claim::record::{Operation, Reply};
 use oncehook::store::StoreError;
 use oncehook::store::redis::{Options, Redis};
 
 use crate::support::proxy::{Asked, Fate, Proxy};
 use crate::support::redis::{RedisServer, until};
-use crate::support::store::{CLAIM, RELEASE, SETTLE, key, options_at, owner};
+use crate::support::store::{CLAIM, RELEASE, SETTLE, WINDOW, key, options_at, owner};
 
 const WON: Reply = Reply::Won { attempt: 1, possible_duplicate: false };
 
@@ -24,18 +24,23 @@ async fn behind(server: &RedisServer) -> (Proxy, Redis) {
     let port = proxy.url().rsplit(':').next().unwrap().parse().unwrap();
     let redis = Redis::new(Options { breaker_failures: 1_000, ..options_at(port) }).unwrap();
     // From here on the server knows the scripts: a first use is answered with NOSCRIPT, and no fault should hit that.
-    for operation in [CLAIM, SETTLE, RELEASE] {
-        redis.execute(key(99), owner(99), operation).await.unwrap();
+    for (copy, operation) in [(1, CLAIM), (2, CLAIM), (1, RELEASE), (1, SETTLE)] {
+        redis.execute(key(99), owner(copy), operation).await.unwrap();
     }
     (proxy, redis)
 }
 
 /// Hits the first `asked` from now on, and it alone.
 fn once(proxy: &Proxy, asked: Asked, fate: Fate) {
-    let hits = Arc::new(AtomicUsize::new(0));
+    nth(proxy, 0, asked, fate);
+}
+
+/// Hits the `number`th `asked` from now on, from 0, and it alone.
+fn nth(proxy: &Proxy, number: usize, asked: Asked, fate: Fate) {
+    let passed = Arc::new(AtomicUsize::new(0));
     proxy.rule(move |each| {
-        let is_first = each == asked && hits.fetch_add(1, Ordering::SeqCst) == 0;
-        if is_first { fate } else { Fate::Pass }
+        let is_it = each == asked && passed.fetch_add(1, Ordering::SeqCst) == number;
+        if is_it { fate } else { Fate::Pass }
     });
 }
 
@@ -50,6 +55,25 @@ async fn a_claim_whose_reply_was_lost_is_won_again_by_its_owner_and_by_nobody_el
     let other = redis.execute(key(1), owner(2), CLAIM).await.unwrap();
     assert!(matches!(other, Reply::Busy { .. }), "{other:?}");
     assert_eq!(redis.execute(key(1), owner(1), CLAIM).await.unwrap(), WON);
+}
+
+/// Where a record is found, the claim is a second command, the script; either may be lost.
+#[tokio::test]
+async fn a_claim_after_a_lapse_is_won_once_whichever_of_its_commands_or_replies_is_lost() {
+    let server = RedisServer::start().await;
+    let (proxy, redis) = behind(&server).await;
+    let lapsed = Operation::Claim { lease: Duration::ZERO, window: WINDOW };
+    let won = Reply::Won { attempt: 2, possible_duplicate: true };
+    let faults = [0, 1].map(|number| [(number, Fate::CutBefore), (number, Fate::CutAfter)]);
+    for (event, (number, fate)) in (1..).zip(faults.into_iter().flatten()) {
+        assert_eq!(redis.execute(key(event), owner(1), lapsed).await.unwrap(), WON);
+        nth(&proxy, number, Asked::Claim, fate);
+        redis.execute(key(event), owner(2), CLAIM).await.unwrap_err();
+        assert_eq!(redis.execute(key(event), owner(2), CLAIM).await.unwrap(), won, "{fate:?}");
+        let other = redis.execute(key(event), owner(3), CLAIM).await.unwrap();
+        assert!(matches!(other, Reply::Busy { .. }), "{fate:?}: {other:?}");
+    }
+    assert_eq!(proxy.hits(), 4);
 }
 
 #[tokio::test]

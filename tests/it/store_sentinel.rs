@@ -176,7 +176,7 @@ async fn a_master_that_most_sentinels_have_given_up_is_left_though_it_answers() 
     let ports: Vec<u16> = sentinels.iter().map(Scripted::port).collect();
     let (store, _tasks) = probing(behind(by_sentinels(&ports)));
     assert_eq!(store.execute(key(1), owner(1), CLAIM).await.unwrap(), WON);
-    let asked = async |server: &RedisServer| server.calls("evalsha").await;
+    let asked = async |server: &RedisServer| server.store_commands().await;
 
     named[0].store(new.port(), Ordering::SeqCst);
     let start = clock::monotonic();
@@ -242,11 +242,10 @@ async fn wrong_sentinels_are_told_from_absent_ones() {
 /// What the documentation tells the operator to grant, on both sides.
 #[tokio::test]
 async fn tls_and_users_of_few_rights_on_both_sides() {
-    let server =
-        RedisServer::start_with(Settings::default().tls().line(
-            "user gateway on >secret ~oncehook:* -@all +eval +evalsha +get +set +time +ping",
-        ))
-        .await;
+    let server = RedisServer::start_with(Settings::default().tls().line(
+        "user gateway on >secret ~oncehook:* -@all +eval +evalsha +get +set +pttl +time +ping",
+    ))
+    .await;
     let at = |name: &str| server.directory().join(name).display().to_string();
     let tls_port = free_port();
     let sentinel = SentinelProcess::start(&[

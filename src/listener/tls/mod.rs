@@ -21,7 +21,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{InconsistentKeys, ServerConfig, SupportedProtocolVersion};
+use rustls::{
+    CipherSuite, InconsistentKeys, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
+};
 use zeroize::Zeroizing;
 
 use self::clients::Checked;
@@ -102,7 +104,7 @@ pub struct Tls {
 /// Sets TLS up from PEM files. The peer chooses among several by the name it asks for (SNI); the first is for peers
 /// that ask for none, or for one that no certificate has, unless `terms` refuse them.
 pub fn server_config(pairs: &[Files], terms: &Terms) -> Result<Tls, TlsError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = Arc::new(provider());
     let mut loaded = Vec::with_capacity(pairs.len());
     for files in pairs {
         loaded.push(load(files, &provider)?);
@@ -123,7 +125,7 @@ pub struct SelfSigned {
 pub fn self_signed(names: &[String], terms: &Terms) -> Result<SelfSigned, TlsError> {
     let made = rcgen::generate_simple_self_signed(names)
         .map_err(|error| TlsError::Provider(error.into()))?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = Arc::new(provider());
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let chain = vec![made.cert.der().clone()];
     let path = PathBuf::from("the self-signed certificate");
@@ -132,6 +134,23 @@ pub fn self_signed(names: &[String], terms: &Terms) -> Result<SelfSigned, TlsErr
         .map_err(|source| TlsError::Key { path, source })?;
     let tls = assemble(vec![(leaf, Arc::new(certified))], terms, &provider)?;
     Ok(SelfSigned { tls, certificate_pem: made.cert.pem() })
+}
+
+/// rustls' own, in another order: AES-128 before AES-256, as nginx and LiveKit's senders would have it, for it is the
+/// cheaper one and no weaker in practice.
+fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    let is_aes128 = |suite: &SupportedCipherSuite| {
+        matches!(
+            suite.suite(),
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    };
+    // Stable: within each version the rest stays as it is.
+    provider.cipher_suites.sort_by_key(|suite| (suite.tls13().is_none(), !is_aes128(suite)));
+    provider
 }
 
 type Loaded = (Leaf, Arc<CertifiedKey>);

@@ -36,6 +36,8 @@ impl Redis {
     async fn check_server(&self, wire: &Wire, tag: &str) -> Result<Vec<String>, StoreError> {
         ask(wire, redis::cmd("PING")).await?;
         self.probe(tag).await?;
+        // The script needs it of a first lease alone, which the probe's record is none of.
+        ask(wire, redis::cmd("PTTL").arg(self.probed(tag)).take()).await?;
         let mut warnings = Vec::new();
         warnings.extend(check_clock(wire).await?);
         match ask(wire, redis::cmd("INFO")).await {
@@ -66,7 +68,7 @@ async fn check_clock(wire: &Wire) -> Result<Option<String>, StoreError> {
 }
 
 async fn ask(wire: &Wire, command: redis::Cmd) -> Result<Value, StoreError> {
-    let asked = wire.ask(async |connection| command.query_async(connection).await).await;
+    let asked = wire.ask(async |link| command.query_async(link.connection()).await).await;
     asked.map(|(answer, _)| answer)
 }
 

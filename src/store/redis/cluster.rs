@@ -273,7 +273,7 @@ impl Cluster {
 async fn ranges(wire: &Wire, address: &Address) -> Result<Vec<slots::Range>, StoreError> {
     let mut question = redis::cmd("CLUSTER");
     question.arg("SLOTS");
-    let asked = wire.ask(async |connection| question.query_async::<Value>(connection).await).await;
+    let asked = wire.ask(async |link| question.query_async::<Value>(link.connection()).await).await;
     let (answer, _) = asked?;
     match slots::read(&answer, &address.host) {
         Some(ranges) if ranges.is_empty() => {

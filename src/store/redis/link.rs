@@ -1,7 +1,9 @@
 //! One connection to the server: how it is made, and how long it lives.
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fmt, io};
 
 use redis::aio::MultiplexedConnection;
@@ -120,11 +122,24 @@ pub(super) struct Link {
     /// What moves the bytes. It would wait for answers that never come; so it ends with the last clone.
     driver: Arc<AbortOnDropHandle<()>>,
     place: Arc<Place>,
+    /// See [`Link::lacks_set_nx_get`].
+    lacks_set_nx_get: Arc<AtomicBool>,
 }
 
 impl Link {
     pub(super) const fn connection(&mut self) -> &mut MultiplexedConnection {
         &mut self.connection
+    }
+
+    /// Whether the server is known not to know `SET … NX GET` (Redis up to 6.2). A new connection may lead to another
+    /// version, and learns it anew, for one command.
+    pub(super) fn lacks_set_nx_get(&self) -> bool {
+        self.lacks_set_nx_get.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that it does not.
+    pub(super) fn note_lack_of_set_nx_get(&self) {
+        self.lacks_set_nx_get.store(true, Ordering::Relaxed);
     }
 
     /// Where it leads.
@@ -153,8 +168,16 @@ impl Dialer {
         self.tls.as_ref().map_or(Ok(()), |tls| tls.name(&address.host).map(drop))
     }
 
-    /// Connects and logs in. Bounded by the caller; a dropped future leaves nothing behind.
-    pub(super) async fn dial(&self, place: &Place) -> Result<Link, StoreError> {
+    /// Connects and logs in. Bounded by the caller; a dropped future leaves nothing behind. In a box, for it is large, and
+    /// would make every operation so that may have to connect.
+    pub(super) fn dial<'a>(
+        &'a self,
+        place: &'a Place,
+    ) -> Pin<Box<dyn Future<Output = Result<Link, StoreError>> + Send + 'a>> {
+        Box::pin(self.dial_unboxed(place))
+    }
+
+    async fn dial_unboxed(&self, place: &Place) -> Result<Link, StoreError> {
         match place {
             Place::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(classify::connect_error)?;
@@ -189,7 +212,8 @@ impl Dialer {
                 .await
                 .map_err(|error| classify::error(&error))?;
         let driver = Arc::new(AbortOnDropHandle::new(TaskTracker::new().spawn(driver)));
-        let mut link = Link { connection, driver, place: Arc::new(place.clone()) };
+        let place = Arc::new(place.clone());
+        let mut link = Link { connection, driver, place, lacks_set_nx_get: Arc::default() };
         if let Some(credentials) = &self.credentials {
             link.authenticate(credentials).await?;
         }

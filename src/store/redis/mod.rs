@@ -1,19 +1,20 @@
-//! Records in Redis: three scripts that do what `apply` does, over one connection to each server that all operations
-//! share.
+//! Records in Redis: three scripts that do what `apply` does, and single commands that do the same where they can, over
+//! one connection to each server that all operations share.
 //!
 //! Connects when it is first needed, retries nothing, and gives every step a time-out of its own; a breaker keeps an
-//! outage from costing each operation one. What an operation needs: EVALSHA, EVAL, GET, SET, TIME; a probe likewise;
+//! outage from costing each operation one. What an operation needs: EVALSHA, EVAL, GET, SET, PTTL, TIME; a probe likewise;
 //! a Cluster besides CLUSTER SLOTS and ASKING, waiting for replicas WAIT.
 //!
 //! [`link`] makes a connection, [`wire`] keeps one; [`sentinel`] knows which server is the master, [`cluster`] and
-//! [`slots`] which node serves a record; [`node`] asks one server, [`barrier`] waits for its replicas; [`script`]
-//! translates operations and replies; [`classify`] makes errors of what went wrong; [`check`] looks at the servers when
+//! [`slots`] which node serves a record; [`node`] asks one server, [`barrier`] waits for its replicas; [`command`]
+//! and [`script`] translate operations and replies, whose parts [`text`] writes and reads; [`classify`] makes errors of what went wrong; [`check`] looks at the servers when
 //! the gateway starts.
 
 mod barrier;
 mod check;
 mod classify;
 mod cluster;
+mod command;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod link;
@@ -22,6 +23,7 @@ mod race;
 mod script;
 mod sentinel;
 mod slots;
+mod text;
 mod wire;
 
 use std::convert::Infallible;
@@ -37,7 +39,7 @@ pub use link::{Address, ClientCertificate, Credentials, Endpoint, Sentinel, TlsO
 use self::cluster::Cluster;
 use self::link::{Dialer, Place, Tls};
 use self::node::{Errand, Node, Said, Terms};
-use self::script::{Asking, Call, Scripts};
+use self::script::{Asking, Call, Scripts, Way};
 use self::sentinel::Sentinels;
 use self::wire::{Patience, Source, Wire};
 use super::StoreError;
@@ -179,14 +181,19 @@ impl Redis {
         }
     }
 
-    /// A whole claim on a record of its own: a PING would also be answered by a replica, by a server that is out of
-    /// memory, and for a user who may not run scripts.
+    /// A whole claim on a record of its own, by the script: a PING would also be answered by a replica, by a server that is
+    /// out of memory, and for a user who may not run scripts, which every other claim but the first may need. The SET that
+    /// comes first otherwise needs no right that the script does not.
     async fn probe(&self, tag: &str) -> Result<Reply, StoreError> {
         // A new owner each time, and a lease that has lapsed by the next, so that the claim has to be written.
         let owner = Owner(u128::from(getrandom::u64().unwrap_or_default()));
         let claim = Operation::Claim { lease: Duration::ZERO, window: PROBE_WINDOW };
-        let name = format!("{}{{{tag}}}", self.prefix);
-        self.perform(&name, owner, &claim, Errand::Probe).await
+        self.perform(&self.probed(tag), owner, &claim, Errand::Probe).await
+    }
+
+    /// The name of the record that probes with the hash tag `tag` use.
+    fn probed(&self, tag: &str) -> String {
+        format!("{}{{{tag}}}", self.prefix)
     }
 
     async fn perform(
@@ -196,7 +203,11 @@ impl Redis {
         operation: &Operation,
         errand: Errand,
     ) -> Result<Reply, StoreError> {
-        let call = Call { scripts: &self.scripts, name, owner, operation };
+        let way = match errand {
+            Errand::Operation => Way::Cheapest,
+            Errand::Probe => Way::Script,
+        };
+        let call = Call { scripts: &self.scripts, name, owner, operation, way };
         match &self.servers {
             Servers::Cluster(cluster) => cluster.perform(&call, errand).await,
             Servers::One(node) => match node.perform(&call, Asking::No, errand).await? {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::barrier::{Barrier, WaitReplicas};
 use super::classify;
 use super::link::Dialer;
-use super::script::{self, Answer, Asking, Call};
+use super::script::{Answer, Asking, Call};
 use super::wire::{Patience, Source, Wire};
 use crate::claim::record::Reply;
 use crate::clock::{self, Monotonic};
@@ -77,10 +77,10 @@ impl Node {
     }
 
     async fn say(&self, call: &Call<'_>, asking: Asking) -> Result<Said, StoreError> {
-        let asked = self.wire.ask(async |connection| call.run(connection, asking).await).await;
+        let asked = self.wire.ask(async |link| call.run(link, asking).await).await;
         let (answer, link) = asked?;
         let reply = match answer {
-            Answer::Value(value) => script::reply(&value)?,
+            Answer::Reply(said) => said?,
             Answer::Moved(target) => return Ok(Said::Moved(target)),
             Answer::Ask(target) => return Ok(Said::Ask(target)),
         };

@@ -1,16 +1,16 @@
-//! Operations as calls of the three scripts, and what the scripts say as replies.
+//! Operations as calls of the three scripts, and what the scripts say as replies. What comes first, a single command where
+//! one will do, is in `command`.
 
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value};
 
+use super::command;
+use super::link::Link;
+use super::text;
+use crate::claim::Owner;
 use crate::claim::record::{Ending, Operation, Reply};
-use crate::claim::{Digest, Owner, Verdict};
-use crate::store::{StoreError, millis, remembered};
-
-/// The longest expiry that is asked for, ten years: beyond it Redis refuses the number.
-const EXPIRY_MS_MAX: u64 = 10 * 366 * 24 * 60 * 60 * 1000;
+use crate::store::{StoreError, millis};
 
 /// The scripts and their digests.
 pub(super) struct Scripts {
@@ -58,6 +58,16 @@ pub(super) struct Call<'a> {
     pub(super) name: &'a str,
     pub(super) owner: Owner,
     pub(super) operation: &'a Operation,
+    pub(super) way: Way,
+}
+
+/// How an operation is performed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By a single command if one will do, else by the script.
+    Cheapest,
+    /// By the script, whatever the operation: to see whether the server runs it.
+    Script,
 }
 
 /// Whether a node of a Cluster is to serve a slot that is still on its way to it.
@@ -69,8 +79,8 @@ pub(super) enum Asking {
 
 /// What a server answers.
 pub(super) enum Answer {
-    /// What the script says.
-    Value(Value),
+    /// The reply, or that what it said is none.
+    Reply(Result<Reply, StoreError>),
     /// That another one serves the slot: `host:port`.
     Moved(String),
     /// That another one has the record, or will have it: `host:port`.
@@ -78,20 +88,18 @@ pub(super) enum Answer {
 }
 
 impl Call<'_> {
-    /// Runs the script of the operation. The server keeps scripts until it restarts; only then is the code sent again,
-    /// by an EVAL that runs it in the same step.
-    pub(super) async fn run(
-        &self,
-        connection: &mut MultiplexedConnection,
-        asking: Asking,
-    ) -> RedisResult<Answer> {
-        let script = self.scripts.of(self.operation);
-        let mut answer = send(connection, self.command("EVALSHA", &script.digest), asking).await;
-        if answer.as_ref().is_err_and(|error| is(error, ServerErrorKind::NoScript)) {
-            answer = send(connection, self.command("EVAL", script.code), asking).await;
-        }
-        let error = match answer {
-            Ok(value) => return Ok(Answer::Value(value)),
+    /// Performs the operation, or learns who else would.
+    pub(super) async fn run(&self, link: &mut Link, asking: Asking) -> RedisResult<Answer> {
+        let outcome = match self.way {
+            Way::Cheapest => match command::run(self, link, asking).await {
+                Ok(None) => self.run_script(link, asking).await,
+                Ok(Some(said)) => Ok(said),
+                Err(error) => Err(error),
+            },
+            Way::Script => self.run_script(link, asking).await,
+        };
+        let error = match outcome {
+            Ok(said) => return Ok(Answer::Reply(said)),
             Err(error) => error,
         };
         match error.redirect_node().map(|(target, _)| target.to_owned()) {
@@ -101,29 +109,41 @@ impl Call<'_> {
         }
     }
 
+    /// Runs the script of the operation. The server keeps scripts until it restarts; only then is the code sent again,
+    /// by an EVAL that runs it in the same step.
+    async fn run_script(
+        &self,
+        link: &mut Link,
+        asking: Asking,
+    ) -> RedisResult<Result<Reply, StoreError>> {
+        let script = self.scripts.of(self.operation);
+        let mut answer = send(link, self.command("EVALSHA", &script.digest), asking).await;
+        if answer.as_ref().is_err_and(|error| is(error, ServerErrorKind::NoScript)) {
+            answer = send(link, self.command("EVAL", script.code), asking).await;
+        }
+        answer.map(|value| reply(&value))
+    }
+
     fn command(&self, command: &str, script: &str) -> Cmd {
         let mut call = redis::cmd(command);
-        call.arg(script).arg(1).arg(self.name).arg(format!("{:032x}", self.owner.0));
+        call.arg(script).arg(1).arg(self.name).arg(&text::owner(self.owner));
         match *self.operation {
             Operation::Claim { lease, window: _ } => call.arg(millis(lease)),
             Operation::Settle { verdict, digest, window: _ } => {
-                call.arg(write_verdict(verdict)).arg(digest.0.to_be_bytes().as_slice())
+                call.arg(&text::verdict(verdict)).arg(&digest.0.to_be_bytes())
             }
             Operation::Release { ending, pause, window: _ } => {
                 call.arg(write_ending(ending)).arg(millis(pause))
             }
         };
-        call.arg(millis(remembered(self.operation)).clamp(1, EXPIRY_MS_MAX));
+        call.arg(text::expiry_ms(self.operation));
         call
     }
 }
 
 /// ASKING is for the very next command of the connection, which many share: the two are sent in one piece.
-async fn send(
-    connection: &mut MultiplexedConnection,
-    command: Cmd,
-    asking: Asking,
-) -> RedisResult<Value> {
+pub(super) async fn send(link: &mut Link, command: Cmd, asking: Asking) -> RedisResult<Value> {
+    let connection = link.connection();
     if asking == Asking::No {
         return command.query_async(connection).await;
     }
@@ -142,7 +162,7 @@ fn is(error: &RedisError, kind: ServerErrorKind) -> bool {
 }
 
 /// Reads what a script says.
-pub(super) fn reply(value: &Value) -> Result<Reply, StoreError> {
+fn reply(value: &Value) -> Result<Reply, StoreError> {
     parse(value).ok_or_else(|| StoreError::Unexpected(format!("{value:?} from a script")))
 }
 
@@ -159,8 +179,8 @@ fn parse(value: &Value) -> Option<Reply> {
             Some(Reply::Busy { remaining: Duration::from_millis(u64::try_from(*remaining).ok()?) })
         }
         [word, verdict, digest] if says(word, "duplicate") => Some(Reply::Duplicate {
-            verdict: read_verdict(text(verdict)?)?,
-            digest: read_digest(digest)?,
+            verdict: text::read_verdict(bytes(verdict)?)?,
+            digest: text::read_digest(bytes(digest)?)?,
         }),
         [word] if says(word, "done") => Some(Reply::Done),
         [word] if says(word, "already_settled") => Some(Reply::AlreadySettled),
@@ -170,12 +190,12 @@ fn parse(value: &Value) -> Option<Reply> {
 }
 
 fn says(value: &Value, word: &str) -> bool {
-    text(value) == Some(word)
+    bytes(value) == Some(word.as_bytes())
 }
 
-fn text(value: &Value) -> Option<&str> {
+fn bytes(value: &Value) -> Option<&[u8]> {
     let Value::BulkString(bytes) = value else { return None };
-    std::str::from_utf8(bytes).ok()
+    Some(bytes)
 }
 
 fn write_ending(ending: Ending) -> &'static str {
@@ -183,32 +203,6 @@ fn write_ending(ending: Ending) -> &'static str {
         Ending::Failed => "failed",
         Ending::Ambiguous => "ambiguous",
     }
-}
-
-fn read_digest(value: &Value) -> Option<Digest> {
-    let Value::BulkString(bytes) = value else { return None };
-    Some(Digest(u64::from_be_bytes(bytes.as_slice().try_into().ok()?)))
-}
-
-fn write_verdict(verdict: Verdict) -> String {
-    match verdict {
-        Verdict::Delivered(status) => format!("D{status:03}"),
-        Verdict::Refused(status) => format!("R{status:03}"),
-        Verdict::Unknown => "U000".to_owned(),
-    }
-}
-
-fn read_verdict(text: &str) -> Option<Verdict> {
-    let (letter, status) = text.split_at_checked(1)?;
-    let plain = status.len() == 3 && status.bytes().all(|byte| byte.is_ascii_digit());
-    let status = plain.then(|| status.parse().ok())??;
-    let verdict = match (letter, status) {
-        ("D", _) => Verdict::Delivered(status),
-        ("R", _) => Verdict::Refused(status),
-        ("U", 0) => Verdict::Unknown,
-        _ => return None,
-    };
-    verdict.checked()
 }
 
 #[cfg(test)]
@@ -227,18 +221,6 @@ mod tests {
         assert_eq!(won(2, 1), Some(Reply::Won { attempt: 2, possible_duplicate: true }));
         for (attempt, lapses) in [(0, 0), (1, 2), (1, -1), (-1, 0), (1 << 32, 0)] {
             assert_eq!(won(attempt, lapses), None, "{attempt} {lapses}");
-        }
-    }
-
-    #[test]
-    fn a_verdict_has_three_digits() {
-        assert_eq!(read_verdict("D200"), Some(Verdict::Delivered(200)));
-        assert_eq!(read_verdict("U000"), Some(Verdict::Unknown));
-        for wrong in [
-            "D20", "D+20", "D2000", "D65535", "U200", "X200", "200", "", "D", "D302", "R429",
-            "R200",
-        ] {
-            assert_eq!(read_verdict(wrong), None, "{wrong}");
         }
     }
 }

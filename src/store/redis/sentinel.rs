@@ -57,7 +57,7 @@ impl Sentinels {
     async fn named_by(&self, wire: &Wire, sentinel: &Address) -> Result<Address, StoreError> {
         let mut question = redis::cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
-        let asked = wire.ask(async |connection| question.query_async(connection).await).await;
+        let asked = wire.ask(async |link| question.query_async(link.connection()).await).await;
         let (answer, _): (Value, Link) = asked.map_err(|error| told_by(sentinel, error))?;
         if answer == Value::Nil {
             return Err(StoreError::Options(format!(

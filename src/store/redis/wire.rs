@@ -1,12 +1,11 @@
-//! The connection to one server that all operations share: made when it is first needed, made anew when it is spoilt,
-//! and never waited for longer than allowed.
+//! The connections to one server, one for each worker, which all its operations share: made when it is first needed, made
+//! anew when it is spoilt, and never waited for longer than allowed.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::RedisResult;
-use redis::aio::MultiplexedConnection;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
@@ -15,6 +14,7 @@ use super::link::{Dialer, Link, Place};
 use super::sentinel::Sentinels;
 use crate::clock::{self, Monotonic};
 use crate::store::StoreError;
+use crate::worker::PerWorker;
 
 /// For how long a server that took another one's place may be told of events that only that one knew: LiveKit sends a
 /// copy again for 15 s, after up to 30 s in its queue.
@@ -37,20 +37,24 @@ pub(super) enum Source {
     Sentinels(Sentinels),
 }
 
-/// A shared connection.
+/// Shared connections.
 pub(super) struct Wire {
     source: Source,
     patience: Patience,
-    /// The connection in use, or the one to be made: whoever comes first makes it, the others wait for the same one.
-    current: Mutex<Arc<OnceCell<Link>>>,
+    /// The connections in use, or those to be made: whoever comes first makes it, the others wait for the same one.
+    current: PerWorker<Current>,
     /// The last one's place, and when another took it.
     heir: Mutex<(Option<Place>, Option<Monotonic>)>,
 }
 
+/// One worker's connection.
+#[derive(Default)]
+struct Current(Mutex<Arc<OnceCell<Link>>>);
+
 impl Wire {
     /// Connects to nothing yet.
     pub(super) fn new(source: Source, patience: Patience) -> Self {
-        Self { source, patience, current: Mutex::default(), heir: Mutex::default() }
+        Self { source, patience, current: PerWorker::default(), heir: Mutex::default() }
     }
 
     /// Sends one command over the connection in use, or over a new one; returns that as well.
@@ -58,26 +62,29 @@ impl Wire {
     /// Takes at most what [`Patience`] allows for both; where sentinels have to be asked, three times that.
     pub(super) async fn ask<T>(
         &self,
-        command: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+        command: impl AsyncFnOnce(&mut Link) -> RedisResult<T>,
     ) -> Result<(T, Link), StoreError> {
-        let current = self.usable();
+        let mine = self.current.mine();
+        let current = mine.usable();
         let answer = self.ask_over(&current, command).await;
         if answer.as_ref().is_err_and(StoreError::spoils_connection) {
-            self.replace(&current);
+            mine.replace(&current);
         }
         answer
     }
 
-    /// Gives up a connection to a server that the sentinels no longer take for the master. It may not know yet, and
+    /// Gives up connections to a server that the sentinels no longer take for the master. It may not know yet, and
     /// would go on to take what the new one never hears of.
     pub(super) async fn verify(&self) {
         let Source::Sentinels(sentinels) = &self.source else { return };
-        let current = self.usable();
-        if let Some(link) = current.get()
-            && sentinels.disown(link.place()).await
-        {
-            tracing::warn!("the sentinels name another master: changing over");
-            self.replace(&current);
+        for of_worker in self.current.iter() {
+            let current = of_worker.usable();
+            if let Some(link) = current.get()
+                && sentinels.disown(link.place()).await
+            {
+                tracing::warn!("the sentinels name another master: changing over");
+                of_worker.replace(&current);
+            }
         }
     }
 
@@ -105,14 +112,14 @@ impl Wire {
     async fn ask_over<T>(
         &self,
         current: &OnceCell<Link>,
-        command: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+        command: impl AsyncFnOnce(&mut Link) -> RedisResult<T>,
     ) -> Result<(T, Link), StoreError> {
         // The limit is each one's own: the cell lets those who wait try one after the other.
         let limit = self.connect_limit();
         // The clone keeps the connection's task alive until the answer is there, even if others replace it meanwhile.
         let mut link =
             within(limit, current.get_or_try_init(|| self.connect_and_compare())).await?.clone();
-        let answer = timeout(self.patience.operation, command(link.connection()))
+        let answer = timeout(self.patience.operation, command(&mut link))
             .await
             .map_err(|_| StoreError::Timeout(self.patience.operation))?
             .map_err(|error| classify::error(&error))?;
@@ -128,7 +135,7 @@ impl Wire {
     /// In a box, for sentinels are asked over wires too.
     fn connect(&self) -> Pin<Box<dyn Future<Output = Result<Link, StoreError>> + Send + '_>> {
         match &self.source {
-            Source::Place(dialer, place) => Box::pin(dialer.dial(place)),
+            Source::Place(dialer, place) => dialer.dial(place),
             Source::Sentinels(sentinels) => Box::pin(sentinels.connect()),
         }
     }
@@ -140,9 +147,15 @@ impl Wire {
         }
     }
 
+    fn heir(&self) -> MutexGuard<'_, (Option<Place>, Option<Monotonic>)> {
+        self.heir.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Current {
     /// The connection in use, or the one to be made if there is none that is open.
     fn usable(&self) -> Arc<OnceCell<Link>> {
-        let mut current = self.current();
+        let mut current = self.lock();
         if current.get().is_some_and(Link::is_closed) {
             *current = Arc::default();
         }
@@ -151,18 +164,14 @@ impl Wire {
 
     /// Lets the next operation connect anew, unless somebody has seen to that already.
     fn replace(&self, spoilt: &Arc<OnceCell<Link>>) {
-        let mut current = self.current();
+        let mut current = self.lock();
         if Arc::ptr_eq(&current, spoilt) {
             *current = Arc::default();
         }
     }
 
-    fn heir(&self) -> MutexGuard<'_, (Option<Place>, Option<Monotonic>)> {
-        self.heir.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn current(&self) -> MutexGuard<'_, Arc<OnceCell<Link>>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Arc<OnceCell<Link>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

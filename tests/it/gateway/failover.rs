@@ -165,12 +165,11 @@ async fn a_node_that_stays_away_does_not_hold_what_is_written_back_to_the_others
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_with_tls_a_client_certificate_a_user_a_prefix_and_a_password_in_a_file() {
-    let redis = RedisServer::start_with(
-        Settings::default()
-            .tls()
-            .line("user hook on >secret ~fleet:* -@all +eval +evalsha +get +set +time +ping"),
-    )
-    .await;
+    let redis =
+        RedisServer::start_with(Settings::default().tls().line(
+            "user hook on >secret ~fleet:* -@all +eval +evalsha +get +set +pttl +time +ping",
+        ))
+        .await;
     let folder = redis.directory();
     let (chain, key) = &redis.authority().client;
     for (name, text) in

@@ -5,6 +5,7 @@ mod disk;
 mod ends;
 mod failover;
 mod faults;
+mod log;
 mod outcomes;
 mod paths;
 mod refusals;

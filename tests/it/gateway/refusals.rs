@@ -67,17 +67,13 @@ async fn what_is_not_signed_by_our_key_touches_neither_redis_nor_the_backend() {
         Signed { body: good.body.clone(), token: tampered },
         Signed { body: good.body.clone(), token: "x".repeat(9_000) },
     ];
-    let commands = redis.calls("evalsha").await + redis.calls("eval").await;
+    let commands = redis.store_commands().await;
     let total = refused.len();
     for (number, signed) in refused.into_iter().enumerate() {
         let told = sender.post(&signed).await;
         assert_eq!((told.status, told.word.as_str()), (401, "refused"), "case {number}");
     }
-    assert_eq!(
-        redis.calls("evalsha").await + redis.calls("eval").await,
-        commands,
-        "Redis was asked"
-    );
+    assert_eq!(redis.store_commands().await, commands, "Redis was asked");
     assert_eq!(backend.requests().len(), 1, "the backend was asked");
     let counted = metric(
         &gateway,

@@ -64,7 +64,7 @@ impl Stage {
 
     /// Requests at the backend, and commands at Redis, so far.
     async fn counted(&self) -> (u64, u64) {
-        let commands = self.redis.calls("evalsha").await + self.redis.calls("eval").await;
+        let commands = self.redis.store_commands().await;
         (self.backend.requests().len() as u64, commands)
     }
 

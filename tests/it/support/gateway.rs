@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use super::traced;
 
@@ -65,6 +66,8 @@ impl Surroundings {
 pub(crate) struct Gateway {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    /// Held for each line that is read from its log.
+    reading: Arc<AsyncMutex<()>>,
     address: SocketAddr,
     admin: SocketAddr,
     file: PathBuf,
@@ -121,16 +124,20 @@ impl Gateway {
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = child.stderr.take().expect("stderr is piped");
         let lines = Arc::clone(&log);
+        let reading = Arc::new(AsyncMutex::new(()));
+        let each = Arc::clone(&reading);
         traced::canary(API_SECRET);
         std::thread::spawn(move || {
             let mut kept = traced::Sink::new("gateway");
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 kept.line(&line);
+                drop(each.blocking_lock());
                 lines.lock().expect("nobody panics with the log").push(line);
             }
         });
         let (address, admin) = (unset(), unset());
-        let mut gateway = Self { child, log, address, admin, file: file.into(), folder: None };
+        let mut gateway =
+            Self { child, log, reading, address, admin, file: file.into(), folder: None };
         let started = gateway.wait_for_line("\"listening\"");
         let line: serde_json::Value = serde_json::from_str(&started).expect("a log line is JSON");
         let address_in =
@@ -168,6 +175,11 @@ impl Gateway {
     /// What it has logged so far.
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.lock().expect("nobody panics with the log").clone()
+    }
+
+    /// From now on nobody reads what it logs, until the guard is dropped.
+    pub(crate) async fn leave_log_unread(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.reading).lock_owned().await
     }
 
     /// Waits for a log line that contains `part`, and returns it.

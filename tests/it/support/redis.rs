@@ -194,6 +194,11 @@ impl RedisServer {
         line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
     }
 
+    /// How many commands of the kinds that operations are made of it has performed. A script that writes counts for two.
+    pub(crate) async fn store_commands(&self) -> u64 {
+        self.calls("set").await + self.calls("evalsha").await + self.calls("eval").await
+    }
+
     /// How many events it has a record of; a probe's is none.
     pub(crate) async fn records(&self) -> usize {
         let any = format!("oncehook:{{{}}}", "?".repeat(22));

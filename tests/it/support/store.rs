@@ -23,6 +23,10 @@ pub(crate) const CLAIM: Operation = Operation::Claim { lease: LEASE, window: WIN
 pub(crate) const SETTLE: Operation =
     Operation::Settle { verdict: Verdict::Delivered(200), digest: Digest(7), window: WINDOW };
 
+/// The same of an event that the backend refused for good.
+pub(crate) const REFUSED: Operation =
+    Operation::Settle { verdict: Verdict::Refused(422), digest: Digest(7), window: WINDOW };
+
 pub(crate) const RELEASE: Operation =
     Operation::Release { ending: Ending::Failed, pause: Duration::ZERO, window: WINDOW };
 

@@ -151,7 +151,7 @@ impl Stage {
     }
 
     async fn store_commands(&self) -> u64 {
-        self.redis.calls("evalsha").await + self.redis.calls("eval").await
+        self.redis.store_commands().await
     }
 
     fn backend_requests(&self) -> u64 {

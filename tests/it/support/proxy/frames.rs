@@ -56,9 +56,14 @@ pub(crate) fn words(frame: &[u8]) -> Vec<&[u8]> {
     words
 }
 
-/// What these words ask for: `EVALSHA script 1 key owner …`, and EVAL alike. A probe claims as well, but a record that
-/// is no event's.
+/// What these words ask for: `EVALSHA script 1 key owner …`, and EVAL alike, or a SET that gives back what was there. A
+/// probe claims as well, but a record that is no event's.
 pub(crate) fn asked(words: &[&[u8]]) -> Asked {
+    match words {
+        [b"SET", _, _, b"NX", b"GET", b"PX", _] => return Asked::Claim,
+        [b"SET", _, _, b"PX", _, b"GET"] => return Asked::Settle,
+        _ => {}
+    }
     let is_script =
         words.first().is_some_and(|word| word.to_ascii_uppercase().starts_with(b"EVAL"));
     if !is_script || words.get(3).is_none_or(|key| key.ends_with(b"{probe}")) {
@@ -92,6 +97,11 @@ fn the_operations_are_told_apart() {
     assert_eq!(asked(&settle), Asked::Settle);
     let release: [&[u8]; 8] = [b"evalsha", b"0a", b"1", b"p:{k}", b"0f", b"failed", b"0", b"5000"];
     assert_eq!(asked(&release), Asked::Release);
+    let claim: [&[u8]; 7] = [b"SET", b"p:{k}", b"1F0f:1000:5000", b"NX", b"GET", b"PX", b"5000"];
+    assert_eq!(asked(&claim), Asked::Claim);
+    let settle: [&[u8]; 6] = [b"SET", b"p:{k}", b"D200digest..", b"PX", b"5000", b"GET"];
+    assert_eq!(asked(&settle), Asked::Settle);
+    assert_eq!(asked(&[b"SET", b"p:{k}w", b"", b"PX", b"1000"]), Asked::Other, "a barrier's");
     assert_eq!(asked(&[b"PING"]), Asked::Other);
     assert_eq!(words(b"*2\r\n$4\r\nPING\r\n$2\r\n\r\n\r\n"), [&b"PING"[..], b"\r\n"]);
 }
