@@ -318,6 +318,7 @@ def services():
     for name, sent in {"bytes": wish + b"\0\x81\x05hello\xff\n\r\n\r\n", "webhook-inside": wish + webhook, "wish-inside": wish + wish,
                        "after-webhook": webhook + wish + b"tunnel", "long": wish + bytes(range(256)) * 40, "nothing": wish,
                        "expect": wish[:-2] + b"Expect: 100-continue\r\n\r\nbytes", "zero": wish[:-2] + b"Content-Length: 0\r\n\r\nbytes",
+                       "unnamed": get + b"Upgrade: websocket\r\n\r\nbytes", "old": wish.replace(b"/1.1", b"/1.0") + b"bytes",
                        "lf-inside": wish + b"GET / HTTP/1.1\nHost: a\n\n"}.items():
         for choice, pieces in ((8, 0), (0x48, 9), (0x28, 5), (0, 3), (8, 201)):
             yield f"tunnel-{name}-{choice}-{pieces}", bytes([choice, pieces]) + sent

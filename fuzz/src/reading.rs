@@ -6,7 +6,8 @@
 pub struct Asked {
     /// Where what follows it begins.
     pub end: usize,
-    /// It has a field `Upgrade`.
+    /// It asks for another protocol: one `Upgrade`, named by `Connection`, in HTTP/1.1 (RFC 9110, §7.8) and without a body
+    /// (CVE-2026-58055).
     pub upgrade: bool,
 }
 
@@ -35,7 +36,7 @@ fn request(bytes: &[u8]) -> Option<(usize, bool)> {
     if !is_plain || target.is_empty() || ![&b"HTTP/1.0"[..], b"HTTP/1.1"].contains(&version) {
         return None;
     }
-    let (mut length, mut chunked, mut upgrade) = (None, false, false);
+    let (mut length, mut chunked, mut upgrades, mut is_named) = (None, false, 0, false);
     loop {
         let field = line(bytes, &mut at)?;
         if field.is_empty() {
@@ -53,10 +54,16 @@ fn request(bytes: &[u8]) -> Option<(usize, bool)> {
                 return None;
             }
             b"transfer-encoding" => chunked = true,
-            b"upgrade" => upgrade = true,
+            b"upgrade" => upgrades += 1,
+            b"connection" => {
+                let mut options = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+                is_named |= options.any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+            }
             _ => {}
         }
     }
+    let upgrade =
+        upgrades == 1 && is_named && version == b"HTTP/1.1" && !chunked && length.unwrap_or(0) == 0;
     match (length, chunked) {
         (Some(_), true) => return None,
         (_, true) if version == b"HTTP/1.0" => return None,
