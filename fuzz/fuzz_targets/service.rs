@@ -10,7 +10,7 @@
 //! - behind a 101, which nobody gets who did not ask for it, the bytes go both ways as they are.
 //!
 //! The first byte chooses the protocol and what the backends do (see [`Choice`]), the second the pieces; the rest is sent.
-//! In it, [`body`] and its token stand for an event that no earlier input had.
+//! In it, [`body`] and its [`tokens`] stand for an event that no earlier input had.
 //!
 //! `README.md` says which faults were planted to see that this target finds them.
 
@@ -28,7 +28,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
+use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper::{Request, Response, StatusCode};
@@ -40,7 +40,7 @@ use oncehook::listener::fuzzing::Protocol;
 use oncehook::listener::{Peer, TlsPeer};
 use oncehook::telemetry::labels::ConnectionEnd;
 use oncehook_fuzz::reading::{Asked, answered, asked, streams, successes};
-use oncehook_fuzz::{KEYS, hmac, webhook_token};
+use oncehook_fuzz::{KEYS, hmac, webhook_token, webhook_token_of};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::net::TcpListener;
@@ -56,21 +56,25 @@ const LEEWAY: u64 = 60;
 const RELAYED: u16 = 206;
 /// From here on the second byte says that the peer closes without waiting for what it asked for.
 const LEAVES_AT_ONCE: u8 = 200;
-/// Fields that a backend acts on, and that the gateway answers for.
-const KNOWN: [&str; 13] = [
-    "authorization",
+/// Fields that the gateway answers for, towards either backend.
+const WRITTEN: [&str; 9] = [
     "content-length",
-    "content-type",
     "forwarded",
     "host",
-    "idempotency-key",
-    "oncehook-attempt",
-    "oncehook-possible-duplicate",
     "transfer-encoding",
     "x-forwarded-for",
     "x-forwarded-host",
+    "x-forwarded-proto",
     "x-real-ip",
     "x-request-id",
+];
+/// Others that the backend of webhooks acts on.
+const KNOWN: [&str; 5] = [
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "oncehook-attempt",
+    "oncehook-possible-duplicate",
 ];
 /// Where the event's number stands in its body.
 const NUMBER: &str = "0000000000000000";
@@ -84,7 +88,8 @@ struct World {
     runtime: Runtime,
     gateway: Assembled,
     backends: Arc<Mutex<Backends>>,
-    template: String,
+    /// The tokens in the inputs.
+    templates: [String; 3],
 }
 
 /// What an input's first byte says.
@@ -143,6 +148,15 @@ fn body(number: &str) -> String {
     format!(r#"{{"event":"room_started","room":{{"sid":"RM_{number}"}},"id":"EV_{number}"}}"#)
 }
 
+/// The token of an event, one that is out of time, and one of somebody who has no key: all for the right body.
+fn tokens(number: &str) -> [String; 3] {
+    let body = body(number);
+    let stale = webhook_token_of(body.as_bytes(), 1_700_000_600, KEYS[0].2);
+    let foreign =
+        webhook_token_of(body.as_bytes(), 4_102_444_800, "another-secret-of-thirty-two-characters");
+    [webhook_token(body.as_bytes()), stale, foreign]
+}
+
 fuzz_target!(|data: &[u8]| -> Corpus {
     let Some(([choice, pieces], bytes)) = data.split_first_chunk::<2>() else {
         return Corpus::Reject;
@@ -151,9 +165,11 @@ fuzz_target!(|data: &[u8]| -> Corpus {
     let choice = Choice(*choice);
     let event = EVENTS.fetch_add(1, Ordering::Relaxed) + 1;
     let number = format!("{event:016}");
-    let token = webhook_token(body(&number).as_bytes());
-    let bytes = replaced(bytes, world.template.as_bytes(), token.as_bytes());
-    let bytes = replaced(&bytes, NUMBER.as_bytes(), number.as_bytes());
+    let tokens = tokens(&number);
+    let mut bytes = replaced(bytes, NUMBER.as_bytes(), number.as_bytes());
+    for (template, token) in world.templates.iter().zip(&tokens) {
+        bytes = replaced(&bytes, template.as_bytes(), token.as_bytes());
+    }
     let peer = choice.peer(event);
     *world.backends() = Backends { choice, peer: Some(peer), ..Backends::default() };
 
@@ -261,8 +277,7 @@ impl World {
             let config = config.unwrap_or_else(|error| panic!("{error}"));
             Assembled::new(&config).unwrap_or_else(|error| panic!("{error:?}"))
         });
-        let template = webhook_token(body(NUMBER).as_bytes());
-        Self { runtime, gateway, backends, template }
+        Self { runtime, gateway, backends, templates: tokens(NUMBER) }
     }
 
     fn backends(&self) -> MutexGuard<'_, Backends> {
@@ -404,7 +419,7 @@ impl Backends {
         for name in ["connection", "transfer-encoding", "te", "trailer", "upgrade", "expect"] {
             assert!(!head.headers().contains_key(name), "{name} came to the backend");
         }
-        check_names(head.headers());
+        check_names(head.headers(), &KNOWN);
         let peer = forwarded(head.headers());
         if self.is_of(peer) {
             self.webhooks += 1;
@@ -426,7 +441,7 @@ impl Backends {
         only(head.headers(), "host");
         let ours = head.headers().keys().find(|name| name.as_str().starts_with("oncehook-"));
         assert_eq!(ours, None, "who says so?");
-        check_names(head.headers());
+        check_names(head.headers(), &[]);
         let peer = forwarded(head.headers());
         let is_ours = self.is_of(peer);
         if is_ours {
@@ -482,12 +497,14 @@ fn only<'a>(head: &'a HeaderMap, name: &str) -> &'a HeaderValue {
     value
 }
 
-/// No field can be taken for another that counts, where `_` and `-` are one.
-fn check_names(head: &HeaderMap) {
-    for name in head.keys() {
-        let read = name.as_str().replace('_', "-");
-        let twin = read != name.as_str() && KNOWN.contains(&read.as_str());
-        assert!(!twin, "{name} could be taken for {read}");
+/// No field can be taken for one of `known`, or for another that is there, where `_` and `-` are one.
+fn check_names(head: &HeaderMap, known: &[&str]) {
+    for name in head.keys().map(HeaderName::as_str) {
+        let read = name.replace('_', "-");
+        let counts = known.contains(&read.as_str())
+            || WRITTEN.contains(&read.as_str())
+            || head.contains_key(&read);
+        assert!(read == name || !counts, "{name} could be taken for {read}");
     }
 }
 
@@ -512,7 +529,7 @@ fn forwarded(head: &HeaderMap) -> Ipv4Addr {
         let host = text("x-forwarded-host");
         assert!(element.contains(&format!(";host=\"{host}\";")), "{host} beside {element}");
     }
-    for name in head.keys().map(|name| name.as_str()) {
+    for name in head.keys().map(HeaderName::as_str) {
         let own = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"].contains(&name);
         let believed = name == "x-real-ip" || (name.starts_with("x-forwarded-") && !own);
         assert!(!believed, "{name} of a stranger is believed");
