@@ -195,7 +195,8 @@ where
         let stream = Watched::new(stream, Arc::clone(&watch), kill, hold).with_frames(frames);
         let service = service_fn(|request| {
             let (service, peer) = (service.clone(), Arc::clone(&peer));
-            let answer = async move { service(request, peer).await };
+            // In a box: on its way into a task of its own it is moved several times.
+            let answer = Box::pin(async move { service(request, peer).await });
             Answering::new(answer, watch.begin(), Arc::clone(&shared.metrics))
         });
         let connection = http2::Builder::new(streams)

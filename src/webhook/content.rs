@@ -10,142 +10,192 @@
 //! not); the hash is quick and not cryptographic, so a tenant can make two of its own contents collide; a document nested
 //! deeper than [`DEPTH_MAX`] is taken as its bytes.
 
+use super::json::plain;
 use crate::claim::Digest;
 
 /// The deepest nesting that is told apart; LiveKit's bodies have seven levels.
 const DEPTH_MAX: usize = 64;
-
-/// Members of the webhook that copies need not agree on, under both names.
-const WEBHOOK_LEFT_OUT: &[&[u8]] =
-    &[b"id", b"createdAt", b"created_at", b"numDropped", b"num_dropped"];
-/// And of its room.
-const ROOM_LEFT_OUT: &[&[u8]] =
-    &[b"numParticipants", b"num_participants", b"numPublishers", b"num_publishers"];
+/// As deep as they usually are.
+const DEPTH_USUAL: usize = 8;
 
 /// The digest of a body whose SHA-256 is known. Total.
 pub(super) fn digest(body: &[u8], sha256: &[u8; 32]) -> Digest {
-    let mut scan = Scan { levels: Vec::with_capacity(8), sum: 0 };
+    let mut scan = Scan { top: Level::OUTSIDE, outer: Vec::with_capacity(DEPTH_USUAL), sum: 0 };
     let mut rest = body;
     while let Some((&byte, after)) = rest.split_first() {
         rest = match byte {
             b' ' | b'\t' | b'\n' | b'\r' => after,
             b'{' | b'[' => {
-                if scan.levels.len() == DEPTH_MAX {
+                if scan.outer.len() == DEPTH_MAX {
                     let (words, _) = sha256.as_chunks::<8>();
                     return Digest(words.first().map_or(0, |word| u64::from_be_bytes(*word)));
                 }
-                scan.open(byte);
+                scan.open(rest);
                 after
             }
             b'}' | b']' => {
-                scan.levels.pop();
+                scan.close();
                 after
             }
             b',' => {
                 scan.comma();
-                after
+                // As LiveKit writes it.
+                after.strip_prefix(b" ").unwrap_or(after)
             }
             b':' => {
                 scan.colon();
                 after
             }
             b'"' => {
-                let (text, after) = split_string(after);
-                scan.token(text);
-                after
+                let bytes = string_bytes(after);
+                let rest = after.get(bytes.wrapping_add(1)..).unwrap_or_default();
+                if scan.top.place == Place::Name {
+                    scan.name(after, bytes);
+                } else {
+                    scan.scalar(after, bytes);
+                }
+                rest
             }
             _ => {
                 let end = rest.iter().position(|byte| ends_scalar(*byte));
-                let (scalar, after) = rest.split_at(end.unwrap_or(rest.len()));
-                scan.scalar(scalar);
-                after
+                let bytes = end.unwrap_or(rest.len());
+                scan.scalar(rest, bytes);
+                rest.get(bytes..).unwrap_or_default()
             }
         };
     }
     Digest(scan.sum)
 }
 
-/// An object or array that is open.
+/// An object or array that is open, or what is around all of them.
 struct Level {
     /// What leads to it.
     path: u64,
     /// What leads to its current member or item.
     here: u64,
-    /// An object before a member's name, an object after it, or an array with the place of its item.
+    /// The place of the current item.
+    item: u64,
     place: Place,
-    /// Which of its members are left out.
-    left_out: &'static [&'static [u8]],
-    /// Whether the current one is.
+    /// Whose members these are.
+    owner: Owner,
+    /// Whether the current member is left out.
     skip: bool,
     /// Whether all of them are.
     skip_all: bool,
-    /// Whether the current member is the webhook's room.
-    room: bool,
 }
 
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
+    Outside,
+    /// In an object, before a member's name.
     Name,
+    /// In an object, after it.
     Value,
-    Item(u64),
+    /// In an array.
+    Item,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Webhook,
+    /// The same, while its member `room` is the current one.
+    WebhookAtRoom,
+    Room,
+    Other,
+}
+
+impl Owner {
+    /// Members that copies need not agree on, under both names.
+    fn leaves_out(self, name: &[u8]) -> bool {
+        match self {
+            Self::Webhook | Self::WebhookAtRoom => matches!(
+                name,
+                b"id" | b"createdAt" | b"created_at" | b"numDropped" | b"num_dropped"
+            ),
+            Self::Room => matches!(
+                name,
+                b"numParticipants" | b"num_participants" | b"numPublishers" | b"num_publishers"
+            ),
+            Self::Other => false,
+        }
+    }
+}
+
+impl Level {
+    const OUTSIDE: Self = Self {
+        path: 0,
+        here: 0,
+        item: 0,
+        place: Place::Outside,
+        owner: Owner::Other,
+        skip: false,
+        skip_all: false,
+    };
+}
+
+/// Texts are given by where they begin and their length, so that their last bytes can be read as a word.
 struct Scan {
-    levels: Vec<Level>,
+    top: Level,
+    outer: Vec<Level>,
     sum: u64,
 }
 
 impl Scan {
-    fn open(&mut self, byte: u8) {
+    fn open(&mut self, text: &[u8]) {
         // An empty object is not the same as none.
-        self.scalar(&[byte]);
-        let (path, skip_all, left_out) = match self.levels.last() {
-            None => (0, false, WEBHOOK_LEFT_OUT),
-            Some(level) if level.room => (level.here, level.skip, ROOM_LEFT_OUT),
-            Some(level) => (level.here, level.skip, &[][..]),
+        self.scalar(text, 1);
+        let (here, skip) = (self.top.here, self.top.skip);
+        let owner = match (self.top.place, self.top.owner) {
+            (Place::Outside, _) => Owner::Webhook,
+            (_, Owner::WebhookAtRoom) => Owner::Room,
+            (_, Owner::Webhook | Owner::Room | Owner::Other) => Owner::Other,
         };
-        let place = if byte == b'{' { Place::Name } else { Place::Item(0) };
-        let skip = skip_all;
-        self.levels.push(Level { path, here: path, place, left_out, skip, skip_all, room: false });
+        let place = if text.first() == Some(&b'{') { Place::Name } else { Place::Item };
+        let level = Level { path: here, here, item: 0, place, owner, skip, skip_all: skip };
+        self.outer.push(std::mem::replace(&mut self.top, level));
+    }
+
+    fn close(&mut self) {
+        if let Some(level) = self.outer.pop() {
+            self.top = level;
+        }
     }
 
     fn comma(&mut self) {
-        if let Some(level) = self.levels.last_mut() {
-            match &mut level.place {
-                Place::Name | Place::Value => level.place = Place::Name,
-                Place::Item(place) => {
-                    *place = place.wrapping_add(1);
-                    level.here = hash(level.path, &place.to_le_bytes());
-                }
+        let top = &mut self.top;
+        match top.place {
+            Place::Outside => {}
+            Place::Name | Place::Value => top.place = Place::Name,
+            Place::Item => {
+                top.item = top.item.wrapping_add(1);
+                top.here = hash(top.path, &top.item.to_le_bytes(), size_of::<u64>());
             }
         }
     }
 
     fn colon(&mut self) {
-        if let Some(level) = self.levels.last_mut()
-            && level.place == Place::Name
-        {
-            level.place = Place::Value;
+        if self.top.place == Place::Name {
+            self.top.place = Place::Value;
         }
     }
 
-    /// A string: a member's name, or a scalar.
-    fn token(&mut self, text: &[u8]) {
-        let outermost = self.levels.len() == 1;
-        match self.levels.last_mut() {
-            Some(level) if level.place == Place::Name => {
-                level.here = hash(level.path, text);
-                level.skip = level.skip_all || level.left_out.contains(&text);
-                level.room = outermost && text == b"room";
-            }
-            Some(_) | None => self.scalar(text),
+    fn name(&mut self, text: &[u8], bytes: usize) {
+        let top = &mut self.top;
+        top.here = hash(top.path, text, bytes);
+        if top.owner == Owner::Other {
+            return;
+        }
+        let name = text.get(..bytes).unwrap_or_default();
+        top.skip = top.skip_all || top.owner.leaves_out(name);
+        if top.owner != Owner::Room {
+            top.owner = if name == b"room" { Owner::WebhookAtRoom } else { Owner::Webhook };
         }
     }
 
-    fn scalar(&mut self, text: &[u8]) {
-        let (here, skip) = self.levels.last().map_or((0, false), |level| (level.here, level.skip));
-        if !skip {
-            self.sum = self.sum.wrapping_add(hash(here, text));
+    #[inline]
+    fn scalar(&mut self, text: &[u8], bytes: usize) {
+        if !self.top.skip {
+            self.sum = self.sum.wrapping_add(hash(self.top.here, text, bytes));
         }
     }
 }
@@ -154,35 +204,51 @@ fn ends_scalar(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'{' | b'}' | b'[' | b']' | b',' | b':' | b'"')
 }
 
-/// The inside of a string whose opening quote has been read, and what follows its closing one.
-fn split_string(bytes: &[u8]) -> (&[u8], &[u8]) {
-    let mut from = 0;
-    while let Some(rest) = bytes.get(from..)
-        && let Some(found) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))
-    {
-        let at = from.saturating_add(found);
-        if bytes.get(at) == Some(&b'"') {
-            let (text, rest) = bytes.split_at(at);
-            return (text, rest.get(1..).unwrap_or_default());
-        }
-        from = at.saturating_add(2);
+/// The length of a string whose opening quote has been read: without the closing one, or to the end.
+#[inline]
+fn string_bytes(text: &[u8]) -> usize {
+    let bytes = plain(text).bytes;
+    match text.get(bytes) {
+        Some(b'"') => bytes,
+        Some(_) => odd_string_bytes(text, bytes),
+        None => text.len(),
     }
-    (bytes, &[])
 }
 
-/// Eight bytes a step: multiply, fold. The length goes in first, so that padding changes nothing.
-fn hash(seed: u64, bytes: &[u8]) -> u64 {
+/// The same, from the first byte on that is not plain.
+fn odd_string_bytes(text: &[u8], mut end: usize) -> usize {
+    while let Some(byte) = text.get(end) {
+        let skip = match byte {
+            b'"' => return end,
+            b'\\' => 2,
+            // A control character, which JSON would not have here.
+            _ => 1,
+        };
+        end = end.wrapping_add(skip);
+        end = end.wrapping_add(plain(text.get(end..).unwrap_or_default()).bytes);
+    }
+    text.len()
+}
+
+/// Of the first bytes of `text`: eight bytes a step, multiply, fold. The length goes in first, so that padding changes
+/// nothing.
+fn hash(seed: u64, text: &[u8], bytes: usize) -> u64 {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let fold = |state: u64, word: u64| {
         let product = (state ^ word).wrapping_mul(ODD);
         product ^ (product >> 32)
     };
-    let (words, tail) = bytes.as_chunks::<8>();
-    let mut state = fold(seed.wrapping_add(ODD), u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-    for word in words {
+    let (words, rest) = text.as_chunks::<8>();
+    let (whole, tail) = (bytes / 8, bytes % 8);
+    let mut state = fold(seed.wrapping_add(ODD), u64::try_from(bytes).unwrap_or(u64::MAX));
+    for word in words.iter().take(whole) {
         state = fold(state, u64::from_le_bytes(*word));
     }
-    let tail = tail.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte));
+    let tail = match words.get(whole) {
+        // What follows the text is masked.
+        Some(word) => u64::from_le_bytes(*word) & !(u64::MAX << (tail * 8)),
+        None => rest.iter().take(tail).rev().fold(0, |word, byte| (word << 8) | u64::from(*byte)),
+    };
     fold(fold(state, tail), ODD)
 }
 
@@ -231,6 +297,28 @@ mod tests {
         }
     }
 
+    /// Records outlive a version of the gateway: another digest of the same body would be a false `key_conflict`.
+    #[test]
+    fn a_digest_stays_what_it_was() {
+        let digests = [
+            (
+                r#"{"event":"e","id":"EV_a","createdAt":"1","room":{"sid":"RM_1","numParticipants":2},"a":[1,{"b":"2","c":{}}]}"#,
+                0x8f3c_3df5_2085_c2e5,
+            ),
+            (
+                r#"{"metadata":"{\"role\":\"guest\"}", "eight":"12345678", "name":"参加者", "more than eight":-1.5e3}"#,
+                0xdde8_656f_661c_841f,
+            ),
+            (r#"[[],[{}],"",null, true]"#, 0xd3fe_4a02_6300_f381),
+            ("{\"a\":\"b\tc\\", 0x658d_6602_c45e_f250),
+            ("7", 0xa2fb_12fe_807b_a398),
+            ("", 0),
+        ];
+        for (body, digest) in digests {
+            assert_eq!(of(body), digest, "{body}");
+        }
+    }
+
     #[test]
     fn what_is_nested_too_deep_is_taken_as_its_bytes() {
         let nested = |levels: usize| "[".repeat(levels);
@@ -241,6 +329,12 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_hash_does_not_see_what_follows(text: Vec<u8>, more: Vec<u8>, seed: u64) {
+            let both = [text.as_slice(), &more].concat();
+            prop_assert_eq!(hash(seed, &both, text.len()), hash(seed, &text, text.len()));
+        }
 
         #[test]
         fn any_bytes_have_a_digest(body in r#"[\[\]{},:"\\a 1]{0,64}"#, bytes: Vec<u8>) {

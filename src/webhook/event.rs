@@ -133,45 +133,45 @@ impl EventKind {
 message! { 'a,
     /// What LiveKit says happened: the fields that tell one event from another, and nothing else.
     Body<'a> {
-        event: Cow<'a, str> = "event",
-        id: Cow<'a, str> = "id",
-        created_at: i64 = "createdAt" | "created_at",
-        room: Room<'a> = "room",
-        participant: Participant<'a> = "participant",
-        track: Track<'a> = "track",
-        egress: EgressInfo<'a> = "egressInfo" | "egress_info",
-        ingress: IngressInfo<'a> = "ingressInfo" | "ingress_info",
-        job: Job<'a> = "job",
+        event: Cow<'a, str> = b"event",
+        id: Cow<'a, str> = b"id",
+        created_at: i64 = b"createdAt" | b"created_at",
+        room: Room<'a> = b"room",
+        participant: Participant<'a> = b"participant",
+        track: Track<'a> = b"track",
+        egress: EgressInfo<'a> = b"egressInfo" | b"egress_info",
+        ingress: IngressInfo<'a> = b"ingressInfo" | b"ingress_info",
+        job: Job<'a> = b"job",
     }
 }
-message! { 'a, Outline<'a> { id: Cow<'a, str> = "id", } }
-message! { 'a, Room<'a> { sid: Cow<'a, str> = "sid", name: Cow<'a, str> = "name", } }
-message! { 'a, Participant<'a> { sid: Cow<'a, str> = "sid", identity: Cow<'a, str> = "identity", } }
-message! { 'a, Track<'a> { sid: Cow<'a, str> = "sid", version: TimedVersion = "version", } }
-message! { 'a, TimedVersion { unix_micro: i64 = "unixMicro" | "unix_micro", ticks: i64 = "ticks", } }
+message! { 'a, Outline<'a> { id: Cow<'a, str> = b"id", } }
+message! { 'a, Room<'a> { sid: Cow<'a, str> = b"sid", name: Cow<'a, str> = b"name", } }
+message! { 'a, Participant<'a> { sid: Cow<'a, str> = b"sid", identity: Cow<'a, str> = b"identity", } }
+message! { 'a, Track<'a> { sid: Cow<'a, str> = b"sid", version: TimedVersion = b"version", } }
+message! { 'a, TimedVersion { unix_micro: i64 = b"unixMicro" | b"unix_micro", ticks: i64 = b"ticks", } }
 message! { 'a,
     EgressInfo<'a> {
-        egress_id: Cow<'a, str> = "egressId" | "egress_id",
-        status: Named<'a> = "status",
-        updated_at: i64 = "updatedAt" | "updated_at",
+        egress_id: Cow<'a, str> = b"egressId" | b"egress_id",
+        status: Named<'a> = b"status",
+        updated_at: i64 = b"updatedAt" | b"updated_at",
     }
 }
 message! { 'a,
     IngressInfo<'a> {
-        ingress_id: Cow<'a, str> = "ingressId" | "ingress_id",
-        state: IngressState<'a> = "state",
+        ingress_id: Cow<'a, str> = b"ingressId" | b"ingress_id",
+        state: IngressState<'a> = b"state",
     }
 }
 message! { 'a,
     IngressState<'a> {
-        status: Named<'a> = "status",
-        started_at: i64 = "startedAt" | "started_at",
-        resource_id: Cow<'a, str> = "resourceId" | "resource_id",
+        status: Named<'a> = b"status",
+        started_at: i64 = b"startedAt" | b"started_at",
+        resource_id: Cow<'a, str> = b"resourceId" | b"resource_id",
     }
 }
-message! { 'a, Job<'a> { id: Cow<'a, str> = "id", state: JobState<'a> = "state", } }
+message! { 'a, Job<'a> { id: Cow<'a, str> = b"id", state: JobState<'a> = b"state", } }
 message! { 'a,
-    JobState<'a> { status: Named<'a> = "status", started_at: i64 = "startedAt" | "started_at", }
+    JobState<'a> { status: Named<'a> = b"status", started_at: i64 = b"startedAt" | b"started_at", }
 }
 
 /// What LiveKit says happened, as far as it tells one event from another. Borrows from the body. It has no

@@ -3,11 +3,14 @@
 //! In reading order: [`verify`] makes a [`verify::Webhook`] of a token and a body, with [`keys`] (who may sign),
 //! [`token`] (what a token says) and [`refusal`] (why not); [`event`] reads what happened; [`key`] tells which event it
 //! is, with [`template`] (the operator's own choice) and `content` (what copies should agree on); [`sample`] writes
-//! bodies as LiveKit would. HTTP, the clock and the log are left to others.
+//! bodies as LiveKit would. `json` is what bodies and tokens are read with. HTTP, the clock and the log are left to others.
 
 mod content;
 pub mod event;
 pub mod field;
+mod json;
+#[cfg(test)]
+mod json_tests;
 pub mod key;
 pub mod keys;
 #[cfg(test)]

@@ -5,10 +5,8 @@
 //! [`super::event`].
 
 use std::borrow::Cow;
-use std::fmt;
-use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use super::json::{Malformed, Reader, Value};
 
 /// What was found of one field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,16 +41,31 @@ impl<T> Found<T> {
 
     /// Reads the value of the member whose name has just been read. A second one makes the field unusable, as Go's
     /// `protojson/decode.go` refuses it, `null` or not.
-    pub(super) fn read<'de, A: MapAccess<'de>>(&mut self, members: &mut A) -> Result<(), A::Error>
+    pub(super) fn read<'a>(&mut self, reader: &mut Reader<'a>) -> Result<(), Malformed>
     where
-        T: Member<'de>,
+        T: Member<'a>,
     {
-        let found = members.next_value::<Self>()?;
+        let found = Self::value(reader)?;
         *self = match self {
             Self::Absent => found,
             Self::Null | Self::Once(_) | Self::Unusable => Self::Unusable,
         };
         Ok(())
+    }
+
+    fn value<'a>(reader: &mut Reader<'a>) -> Result<Self, Malformed>
+    where
+        T: Member<'a>,
+    {
+        let value = match reader.value()? {
+            Value::Null => return Ok(Self::Null),
+            Value::Bool | Value::Array => None,
+            // 1.0 is an integer to protojson, but nobody writes one so, and a float cannot tell two large ones apart.
+            Value::Number(number) => number.as_i64().and_then(T::from_number),
+            Value::Text(text) => T::from_text(text),
+            Value::Object => T::from_object(reader)?,
+        };
+        Ok(value.map_or(Self::Unusable, Self::Once))
     }
 }
 
@@ -69,8 +82,8 @@ impl<'a, T> Found<&'a T> {
 }
 
 /// A type that a field may have. What it cannot be made of makes the field unusable.
-pub(super) trait Member<'de>: Sized {
-    fn from_text(_text: Cow<'de, str>) -> Option<Self> {
+pub(super) trait Member<'a>: Sized {
+    fn from_text(_text: Cow<'a, str>) -> Option<Self> {
         None
     }
 
@@ -79,21 +92,24 @@ pub(super) trait Member<'de>: Sized {
     }
 
     /// Reads all members.
-    fn from_object<A: MapAccess<'de>>(mut members: A) -> Result<Option<Self>, A::Error> {
-        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+    fn from_object(reader: &mut Reader<'a>) -> Result<Option<Self>, Malformed> {
+        let mut first = true;
+        while reader.member(&mut first)?.is_some() {
+            reader.skip()?;
+        }
         Ok(None)
     }
 }
 
-impl<'de> Member<'de> for Cow<'de, str> {
-    fn from_text(text: Cow<'de, str>) -> Option<Self> {
+impl<'a> Member<'a> for Cow<'a, str> {
+    fn from_text(text: Cow<'a, str>) -> Option<Self> {
         Some(text)
     }
 }
 
 /// An `int64` is written as a string and may come as a number; an `int32` the other way round.
-impl<'de> Member<'de> for i64 {
-    fn from_text(text: Cow<'de, str>) -> Option<Self> {
+impl<'a> Member<'a> for i64 {
+    fn from_text(text: Cow<'a, str>) -> Option<Self> {
         let digits = text.strip_prefix('-').unwrap_or(&text);
         // "+1", "01" and "-0" are not what protojson writes; two texts must not be one number.
         let canonical = match digits.as_bytes() {
@@ -116,8 +132,8 @@ pub(super) enum Named<'a> {
     Name(Cow<'a, str>),
 }
 
-impl<'de> Member<'de> for Named<'de> {
-    fn from_text(text: Cow<'de, str>) -> Option<Self> {
+impl<'a> Member<'a> for Named<'a> {
+    fn from_text(text: Cow<'a, str>) -> Option<Self> {
         if text.is_empty() { None } else { Some(Self::Name(text)) }
     }
 
@@ -126,77 +142,13 @@ impl<'de> Member<'de> for Named<'de> {
     }
 }
 
-impl<'de, T: Member<'de>> Deserialize<'de> for Found<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Any(PhantomData))
-    }
-}
-
-/// Takes a value of any type. What is of no use is skipped by `IgnoredAny`, for which `serde_json` keeps a stack of its
-/// own (`ignore_value`): no input is too deep.
-struct Any<T>(PhantomData<T>);
-
-impl<'de, T: Member<'de>> Visitor<'de> for Any<T> {
-    type Value = Found<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(Found::Null)
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Found::Unusable)
-    }
-
-    fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
-        Ok(found(T::from_number(number)))
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
-        Ok(found(i64::try_from(number).ok().and_then(T::from_number)))
-    }
-
-    /// 1.0 is an integer to protojson, but nobody writes one so, and a float cannot tell two large ones apart.
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Found::Unusable)
-    }
-
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(found(T::from_text(Cow::Borrowed(text))))
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(found(T::from_text(Cow::Owned(text.to_owned()))))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Found::Unusable)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Self::Value, A::Error> {
-        T::from_object(members).map(found)
-    }
-}
-
-fn found<T>(value: Option<T>) -> Found<T> {
-    value.map_or(Found::Unusable, Found::Once)
-}
-
 /// A whole document that is one message; `None` if it is none.
 pub(super) fn read<'a, T: Member<'a>>(json: &'a [u8]) -> Option<T> {
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let found = Found::deserialize(&mut deserializer).ok()?;
-    deserializer.end().ok()?;
+    let mut reader = Reader::new(json);
+    let found = Found::value(&mut reader).ok()?;
+    reader.end().ok()?;
     found.once()
 }
-
-/// A member's name.
-#[derive(serde::Deserialize)]
-pub(super) struct Name<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// Declares a message: its fields, each with the names that protojson accepts for it.
 macro_rules! message {
@@ -210,14 +162,15 @@ macro_rules! message {
         }
 
         impl<$life> $crate::webhook::protojson::Member<$life> for $name $(<$own>)? {
-            fn from_object<A: serde::de::MapAccess<$life>>(
-                mut members: A,
-            ) -> Result<Option<Self>, A::Error> {
+            fn from_object(
+                reader: &mut $crate::webhook::json::Reader<$life>,
+            ) -> Result<Option<Self>, $crate::webhook::json::Malformed> {
                 let mut this = Self::default();
-                while let Some(name) = members.next_key::<$crate::webhook::protojson::Name<'_>>()? {
-                    match &*name.0 {
-                        $($first $(| $second)? => this.$field.read(&mut members)?,)*
-                        _ => members.next_value::<serde::de::IgnoredAny>().map(drop)?,
+                let mut first = true;
+                while let Some(name) = reader.member(&mut first)? {
+                    match &*name {
+                        $($first $(| $second)? => this.$field.read(reader)?,)*
+                        _ => reader.skip()?,
                     }
                 }
                 Ok(Some(this))

@@ -1,0 +1,384 @@
+//! Bytes as JSON (RFC 8259), one value at a time and only as far as somebody asks: what bodies and tokens are read with.
+//! What is of no interest is passed over in words of eight bytes. What the values mean is left to [`super::protojson`]
+//! and [`super::token`].
+//!
+//! Neither looser nor stricter than `serde_json`, which it stands in for at a third of the instructions: a document that
+//! one of them refuses the other refuses (`json_tests`). What is rare is handed to it: strings with escapes, and numbers
+//! that are no short integers.
+
+use std::borrow::Cow;
+
+use serde_json::Number;
+
+/// The document is no JSON. Where does not matter: nobody would be told.
+#[derive(Debug)]
+pub(super) struct Malformed;
+
+type Read<T> = Result<T, Malformed>;
+
+/// Digits that surely are a `u64`.
+const SHORT_INTEGER_BYTES_MAX: usize = 19;
+
+/// A value that has been read; of an object only the brace.
+#[derive(Debug)]
+pub(super) enum Value<'a> {
+    Null,
+    Bool,
+    Number(Number),
+    Text(Cow<'a, str>),
+    /// Passed over as by [`Reader::skip`].
+    Array,
+    /// Its members wait for [`Reader::member`].
+    Object,
+}
+
+/// What is left of a document.
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(json: &'a [u8]) -> Self {
+        Self { rest: json }
+    }
+
+    /// Whether nothing but white space is left.
+    pub(super) fn end(mut self) -> Read<()> {
+        if self.peek().is_none() { Ok(()) } else { Err(Malformed) }
+    }
+
+    /// Reads a value, all of whose text is UTF-8 and whose number a float could hold.
+    pub(super) fn value(&mut self) -> Read<Value<'a>> {
+        match self.peek() {
+            Some(b'"') => self.text().map(Value::Text),
+            Some(b'{') => {
+                self.advance(1);
+                Ok(Value::Object)
+            }
+            Some(b'-' | b'0'..=b'9') => self.number().map(Value::Number),
+            Some(b'n') => self.word(b"null").map(|()| Value::Null),
+            Some(b't') => self.word(b"true").map(|()| Value::Bool),
+            Some(b'f') => self.word(b"false").map(|()| Value::Bool),
+            Some(b'[') => self.skip().map(|()| Value::Array),
+            Some(_) | None => Err(Malformed),
+        }
+    }
+
+    /// The name of an object's next member, whose value must be read then; `None` after the last one. `first` is to be
+    /// true at an object's first call.
+    pub(super) fn member(&mut self, first: &mut bool) -> Read<Option<Cow<'a, [u8]>>> {
+        match self.peek() {
+            Some(b'}') => {
+                self.advance(1);
+                return Ok(None);
+            }
+            Some(b',') if !*first => self.advance(1),
+            Some(b'"') if *first => *first = false,
+            Some(_) | None => return Err(Malformed),
+        }
+        if self.peek() != Some(b'"') {
+            return Err(Malformed);
+        }
+        let name = match self.string()? {
+            Raw::Ascii(name) => Cow::Borrowed(name),
+            Raw::Bytes(name) => Cow::Borrowed(utf8(name)?.as_bytes()),
+            Raw::Escaped(name) => Cow::Owned(unescaped(name)?.into_bytes()),
+        };
+        self.byte(b':')?;
+        Ok(Some(name))
+    }
+
+    /// Passes over a value of any depth. Its strings need not be UTF-8, nor its numbers in the range of any type.
+    pub(super) fn skip(&mut self) -> Read<()> {
+        let mut open = Nesting::default();
+        loop {
+            if !self.skip_start(&mut open)? && self.skip_ends(&mut open)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Passes over a scalar or over what opens. Whether a value must follow that is inside.
+    fn skip_start(&mut self, open: &mut Nesting) -> Read<bool> {
+        match self.peek() {
+            Some(b'"') => self.string().map(|_| ())?,
+            Some(b'-' | b'0'..=b'9') => self.advance(number_bytes(self.rest)?),
+            Some(b'n') => self.word(b"null")?,
+            Some(b't') => self.word(b"true")?,
+            Some(b'f') => self.word(b"false")?,
+            Some(byte @ (b'[' | b'{')) => {
+                self.advance(1);
+                open.push(byte == b'{');
+                if self.peek() != open.closing() {
+                    return self.skip_name(open).map(|()| true);
+                }
+            }
+            Some(_) | None => return Err(Malformed),
+        }
+        Ok(false)
+    }
+
+    /// Closes what ends after a value. Whether that was all; else another value must follow.
+    fn skip_ends(&mut self, open: &mut Nesting) -> Read<bool> {
+        while let Some(closing) = open.closing() {
+            match self.peek() {
+                Some(b',') => {
+                    self.advance(1);
+                    return self.skip_name(open).map(|()| false);
+                }
+                Some(byte) if byte == closing => {
+                    self.advance(1);
+                    open.pop();
+                }
+                Some(_) | None => return Err(Malformed),
+            }
+        }
+        Ok(true)
+    }
+
+    /// In an object, passes over a member's name.
+    fn skip_name(&mut self, open: &Nesting) -> Read<()> {
+        if open.closing() != Some(b'}') {
+            return Ok(());
+        }
+        if self.peek() != Some(b'"') {
+            return Err(Malformed);
+        }
+        self.string()?;
+        self.byte(b':')
+    }
+
+    fn text(&mut self) -> Read<Cow<'a, str>> {
+        match self.string()? {
+            Raw::Ascii(text) | Raw::Bytes(text) => utf8(text).map(Cow::Borrowed),
+            Raw::Escaped(text) => unescaped(text).map(Cow::Owned),
+        }
+    }
+
+    fn number(&mut self) -> Read<Number> {
+        let (text, after) =
+            self.rest.split_at_checked(number_bytes(self.rest)?).ok_or(Malformed)?;
+        self.rest = after;
+        if text.len() <= SHORT_INTEGER_BYTES_MAX && text.iter().all(u8::is_ascii_digit) {
+            let digit = |byte: &u8| u64::from(byte.wrapping_sub(b'0'));
+            let number = |sum: u64, byte| sum.wrapping_mul(10).wrapping_add(digit(byte));
+            return Ok(text.iter().fold(0, number).into());
+        }
+        serde_json::from_slice(text).map_err(|_| Malformed)
+    }
+
+    /// The next byte that is no white space; it is the first of what is left then.
+    #[inline]
+    fn peek(&mut self) -> Option<u8> {
+        match self.rest {
+            [byte, ..] if *byte > b' ' => Some(*byte),
+            [..] => self.peek_behind_space(),
+        }
+    }
+
+    fn peek_behind_space(&mut self) -> Option<u8> {
+        loop {
+            match self.rest {
+                [b' ' | b'\n' | b'\t' | b'\r', after @ ..] => self.rest = after,
+                [byte, ..] => return Some(*byte),
+                [] => return None,
+            }
+        }
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.rest = self.rest.get(bytes..).unwrap_or_default();
+    }
+
+    fn byte(&mut self, byte: u8) -> Read<()> {
+        if self.peek() != Some(byte) {
+            return Err(Malformed);
+        }
+        self.advance(1);
+        Ok(())
+    }
+
+    fn word(&mut self, word: &[u8]) -> Read<()> {
+        self.rest = self.rest.strip_prefix(word).ok_or(Malformed)?;
+        Ok(())
+    }
+
+    /// The string that begins here.
+    #[inline]
+    fn string(&mut self) -> Read<Raw<'a>> {
+        let inside = self.rest.get(1..).unwrap_or_default();
+        let plain = plain(inside);
+        match inside.split_at_checked(plain.bytes) {
+            Some((text, [b'"', after @ ..])) => {
+                self.rest = after;
+                Ok(if plain.ascii { Raw::Ascii(text) } else { Raw::Bytes(text) })
+            }
+            Some(_) | None => self.escaped(inside, plain.bytes),
+        }
+    }
+
+    /// The same, from the first byte on that is not plain.
+    #[inline(never)]
+    fn escaped(&mut self, inside: &'a [u8], mut end: usize) -> Read<Raw<'a>> {
+        loop {
+            match inside.get(end..).unwrap_or_default() {
+                [b'"', after @ ..] => {
+                    let whole = self.rest.get(..end.wrapping_add(2)).unwrap_or_default();
+                    self.rest = after;
+                    return Ok(Raw::Escaped(whole));
+                }
+                [b'\\', escape @ ..] => {
+                    let bytes = escape_bytes(escape)?;
+                    let plain = plain(escape.get(bytes..).unwrap_or_default());
+                    end = end.wrapping_add(1).wrapping_add(bytes).wrapping_add(plain.bytes);
+                }
+                _ => return Err(Malformed),
+            }
+        }
+    }
+}
+
+/// A string as it stands in the document, and what must be done to have its text.
+enum Raw<'a> {
+    /// Nothing.
+    Ascii(&'a [u8]),
+    /// It may be no UTF-8.
+    Bytes(&'a [u8]),
+    /// With its quotes: it has escapes, each of which is one by itself; halves of surrogate pairs may stand alone.
+    Escaped(&'a [u8]),
+}
+
+fn utf8(text: &[u8]) -> Read<&str> {
+    std::str::from_utf8(text).map_err(|_| Malformed)
+}
+
+#[cold]
+fn unescaped(quoted: &[u8]) -> Read<String> {
+    serde_json::from_slice(quoted).map_err(|_| Malformed)
+}
+
+/// The length of what follows a backslash (RFC 8259, 7).
+fn escape_bytes(escape: &[u8]) -> Read<usize> {
+    match escape {
+        [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => Ok(1),
+        [b'u', digits @ ..] => {
+            let digits = digits.first_chunk::<4>().ok_or(Malformed)?;
+            if digits.iter().all(u8::is_ascii_hexdigit) { Ok(5) } else { Err(Malformed) }
+        }
+        _ => Err(Malformed),
+    }
+}
+
+/// The length of the number that begins here (RFC 8259, 6).
+fn number_bytes(text: &[u8]) -> Read<usize> {
+    let rest = text.strip_prefix(b"-").unwrap_or(text);
+    let rest = match rest {
+        [b'0', b'0'..=b'9', ..] => return Err(Malformed),
+        [b'0'..=b'9', ..] => digits(rest)?,
+        _ => return Err(Malformed),
+    };
+    let rest = match rest {
+        [b'.', fraction @ ..] => digits(fraction)?,
+        _ => rest,
+    };
+    let rest = match rest {
+        [b'e' | b'E', b'+' | b'-', exponent @ ..] | [b'e' | b'E', exponent @ ..] => {
+            digits(exponent)?
+        }
+        _ => rest,
+    };
+    Ok(text.len().wrapping_sub(rest.len()))
+}
+
+/// What follows one digit or more.
+fn digits(mut text: &[u8]) -> Read<&[u8]> {
+    let all = text.len();
+    while let [b'0'..=b'9', after @ ..] = text {
+        text = after;
+    }
+    if text.len() == all { Err(Malformed) } else { Ok(text) }
+}
+
+/// The objects and arrays that are open: a bit for each, since nobody limits their depth.
+#[derive(Default)]
+struct Nesting {
+    /// The innermost ones; the lowest bit is set if the last one is an object.
+    bits: u64,
+    depth: u64,
+    /// Those around them, by 64.
+    outer: Vec<u64>,
+}
+
+impl Nesting {
+    fn push(&mut self, is_object: bool) {
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.outer.push(self.bits);
+        }
+        self.bits = (self.bits << 1) | u64::from(is_object);
+        self.depth = self.depth.wrapping_add(1);
+    }
+
+    fn pop(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+        self.bits >>= 1;
+        if self.depth.is_multiple_of(64)
+            && let Some(bits) = self.outer.pop()
+        {
+            self.bits = bits;
+        }
+    }
+
+    /// What the innermost one ends with.
+    fn closing(&self) -> Option<u8> {
+        match (self.depth, self.bits & 1) {
+            (0, _) => None,
+            (_, 0) => Some(b']'),
+            (_, _) => Some(b'}'),
+        }
+    }
+}
+
+/// The start of some text that needs no second look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Plain {
+    /// How long it is.
+    pub(super) bytes: usize,
+    /// Whether all of it is ASCII.
+    pub(super) ascii: bool,
+}
+
+/// What comes before the first quote, backslash or control character, or before the end. Of eight bytes at a time the
+/// one to stop at is found by which of them borrow (Mycroft's test); a byte after it may be taken for one, never one
+/// before it.
+#[inline]
+pub(super) fn plain(text: &[u8]) -> Plain {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    let (words, tail) = text.as_chunks::<8>();
+    let mut seen = 0;
+    let mut bytes: usize = 0;
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        // Control characters and the quote, once its lowest bits are another's, are all below 0x21.
+        let below = (word ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
+        let backslash = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
+        let stop = (below | backslash) & !word & HIGH;
+        if stop != 0 {
+            // The bits below the lowest that is set: those of the bytes before.
+            seen |= word & (stop.wrapping_sub(1) & !stop);
+            // At most seven.
+            let before = usize::try_from(stop.trailing_zeros() / 8).unwrap_or(0);
+            return Plain { bytes: bytes.wrapping_add(before), ascii: seen & HIGH == 0 };
+        }
+        seen |= word;
+        bytes = bytes.wrapping_add(8);
+    }
+    for byte in tail {
+        if matches!(byte, b'"' | b'\\' | 0..0x20) {
+            break;
+        }
+        seen |= u64::from(*byte);
+        bytes = bytes.wrapping_add(1);
+    }
+    Plain { bytes, ascii: seen & HIGH == 0 }
+}
