@@ -2,8 +2,8 @@
 //! What is of no interest is passed over in words of eight bytes. What the values mean is left to [`super::protojson`]
 //! and [`super::token`].
 //!
-//! Neither looser nor stricter than `serde_json`, which it stands in for at a third of the instructions: a document that
-//! one of them refuses the other refuses (`json_tests`). What is rare is handed to it: strings with escapes, and numbers
+//! Neither looser nor stricter than `serde_json`, which it stands in for at three fifths of the instructions: a document
+//! that one of them refuses the other refuses (`json_tests`). What is rare is handed to it: strings with escapes, and numbers
 //! that are no short integers.
 
 use std::borrow::Cow;
