@@ -287,7 +287,7 @@ func TestScaleHasMarksOfItsOwnAndSizesFromWhatWasMeasured(t *testing.T) {
 	text, err := json.Marshal(report{Date: "2026-01-02", Scale: &scale{
 		Rounds:   2,
 		Replicas: []replicaRow{{Replicas: 2, About: "fresh", Run: run}},
-		Redis: []recordRow{{Records: 10_000, Bytes: 500, Run: run}, {Records: 1_000_000, Bytes: 128, Run: run},
+		Redis: []recordRow{{Records: 10_000, Bytes: 500, Run: run}, {Records: 1_000_000, Bytes: 128, Run: run, Beside: scaleRun{Samples: []sample{{CPU: 25, Redis: 6}, {CPU: 52, Redis: 4}}}},
 			{Records: 10_000_000, Skipped: "100 MiB of memory are available"}},
 		Memory: []recordRow{{Records: 10_000, Bytes: 240, Run: run}},
 	}})
@@ -311,8 +311,8 @@ func TestScaleHasMarksOfItsOwnAndSizesFromWhatWasMeasured(t *testing.T) {
 	for _, wanted := range []string{
 		"kept", "below\n", "2026-01-02",
 		"| fresh | 2 | 51.0 (50.0 – 52.0) | 7.0 (6.0 – 8.0) | 9050 | 1.050 | none |",
-		"| 1,000,000 | 128 | 51.0 (50.0 – 52.0) | 7.0 (6.0 – 8.0) | 9050 | 1.050 |",
-		"| 10,000,000 | not measured: 100 MiB of memory are available | | | | |",
+		"| 1,000,000 | 128 | 51.0 (50.0 – 52.0) | 1.50 (1.00 – 2.00) | 7.0 (6.0 – 8.0) | 1.50 (1.00 – 2.00) | 9050 | 1.050 |",
+		"| 10,000,000 | not measured: 100 MiB of memory are available | | | | | | |",
 		"| 1,000 | 1 h | 60,000 | 8 MiB | 15 MiB |",              // 60,000 records of 128 bytes are 7.3 MiB
 		"| 100,000 | 24 h | 144,000,000 | 17.2 GiB | 34.3 GiB |", // not of 500: few records say little
 	} {

@@ -50,6 +50,8 @@ type recordRow struct {
 	Records int      `json:"records"`
 	Bytes   float64  `json:"bytes_per_record"` // 0: there is none
 	Run     scaleRun `json:"run"`
+	// Beside is the same load, round by round, on an empty Redis: what both cost more is the machine's doing.
+	Beside  scaleRun `json:"beside_empty"`
 	Skipped string   `json:"skipped,omitempty"` // why it was not measured
 }
 
@@ -79,7 +81,7 @@ func (b *bench) oncehooks(count int, store string) ([]*contender, error) {
 	for i := range count {
 		all := contenders("")
 		c := all[slices.IndexFunc(all, func(c *contender) bool { return c.short == "oncehook-redis" })]
-		c.short, c.store = fmt.Sprintf("scale-%d", i+1), store
+		c.short, c.store = fmt.Sprintf("scale-%d-of-%d", i+1, b.world.redisPort), store
 		if err := c.start(b.world); err != nil {
 			stopAll(started)
 			return nil, err
@@ -213,11 +215,16 @@ func (b *bench) scaleRedis(ctx context.Context, found *scale) error {
 	if err != nil {
 		return err
 	}
+	beside, err := b.emptyBeside()
+	defer beside.end()
+	if err != nil {
+		return err
+	}
 	for _, records := range scaleFills() {
 		row := recordRow{Records: records, Run: scaleRun{Copies: 1}}
 		if available := memoryAvailable(); available < int64(records)*roomBytes+spareBytes {
 			row.Skipped = fmt.Sprintf("%d MiB of memory are available", available>>20)
-		} else if err := b.scaleRedisAt(ctx, gateways, &row); err != nil {
+		} else if err := b.scaleRedisAt(ctx, gateways, beside, &row); err != nil {
 			return err
 		}
 		found.Redis = append(found.Redis, row)
@@ -225,8 +232,46 @@ func (b *bench) scaleRedis(ctx context.Context, found *scale) error {
 	return nil
 }
 
+// A besides is another gateway with another Redis, which stays empty but for what the load leaves.
+type besides struct {
+	world    world
+	gateways []*contender
+}
+
+func (b *bench) emptyBeside() (*besides, error) {
+	beside := &besides{world: b.world}
+	beside.world.redis = nil
+	if err := beside.world.startRedis(); err != nil {
+		return beside, err
+	}
+	own := b.world
+	b.world = beside.world
+	defer func() { b.world = own }()
+	var err error
+	beside.gateways, err = b.oncehooks(1, inRedis)
+	return beside, err
+}
+
+func (s *besides) end() {
+	stopAll(s.gateways)
+	if s.world.redis != nil {
+		s.world.redis.stop()
+	}
+}
+
+// measure is one round of it, in which the bench takes its world for its own.
+func (s *besides) measure(ctx context.Context, b *bench, l scaleLoad, into *scaleRun) error {
+	own := b.world
+	b.world = s.world
+	defer func() { b.world = own }()
+	if err := b.world.fresh(); err != nil {
+		return err
+	}
+	return b.scaleOne(ctx, "beside, an empty Redis", s.gateways, l, into)
+}
+
 // scaleRedisAt fills an emptied Redis, and measures.
-func (b *bench) scaleRedisAt(ctx context.Context, gateways []*contender, row *recordRow) error {
+func (b *bench) scaleRedisAt(ctx context.Context, gateways []*contender, beside *besides, row *recordRow) error {
 	if err := b.world.fresh(); err != nil {
 		return err
 	}
@@ -248,13 +293,16 @@ func (b *bench) scaleRedisAt(ctx context.Context, gateways []*contender, row *re
 		row.Bytes = float64(used-empty) / float64(row.Records)
 		b.say("%s: %.1f bytes each", about, row.Bytes)
 	}
-	return b.scaleRounds(ctx, about, gateways, row)
+	return b.scaleRounds(ctx, about, gateways, beside, row)
 }
 
 // scaleRounds sends the same load to each store with its records. What it adds to them stays.
-func (b *bench) scaleRounds(ctx context.Context, about string, gateways []*contender, row *recordRow) error {
+func (b *bench) scaleRounds(ctx context.Context, about string, gateways []*contender, beside *besides, row *recordRow) error {
 	l := scaleLoad{about, load{protocol: http1Kept, workers: connections}, 1}
 	for range b.rounds {
+		if err := beside.measure(ctx, b, l, &row.Beside); err != nil {
+			return err
+		}
 		if err := b.scaleOne(ctx, about, gateways, l, &row.Run); err != nil {
 			return err
 		}
@@ -265,12 +313,17 @@ func (b *bench) scaleRounds(ctx context.Context, about string, gateways []*conte
 // scaleMemory measures a gateway whose own memory holds more and more records. They come as events, as nothing else
 // writes them, for as long as there is time.
 func (b *bench) scaleMemory(ctx context.Context, found *scale) error {
+	beside, err := b.emptyBeside()
+	defer beside.end()
+	if err != nil {
+		return err
+	}
 	end := time.Now().Add(memoryLimit)
 	for _, records := range scaleFills() {
 		row := recordRow{Records: records, Run: scaleRun{Copies: 1}}
 		if records > memoryRecords {
 			row.Skipped = "the events that would fill it take ten minutes"
-		} else if err := b.scaleMemoryAt(ctx, &row, end); err != nil {
+		} else if err := b.scaleMemoryAt(ctx, beside, &row, end); err != nil {
 			return err
 		}
 		found.Memory = append(found.Memory, row)
@@ -279,7 +332,7 @@ func (b *bench) scaleMemory(ctx context.Context, found *scale) error {
 }
 
 // scaleMemoryAt fills a gateway that was just started, and measures.
-func (b *bench) scaleMemoryAt(ctx context.Context, row *recordRow, end time.Time) error {
+func (b *bench) scaleMemoryAt(ctx context.Context, beside *besides, row *recordRow, end time.Time) error {
 	gateways, err := b.oncehooks(1, inMemory+"\n\n[store.memory]\nbytes_max = \""+memoryBytes+"\"")
 	defer func() { stopAll(gateways) }()
 	if err != nil {
@@ -307,7 +360,7 @@ func (b *bench) scaleMemoryAt(ctx context.Context, row *recordRow, end time.Time
 		about = fmt.Sprintf("memory store with %s records", thousands(row.Records)) // that there was time for
 		b.say("%s: %.0f bytes each", about, row.Bytes)
 	}
-	return b.scaleRounds(ctx, about, gateways, row)
+	return b.scaleRounds(ctx, about, gateways, beside, row)
 }
 
 // fillMemory has a gateway settle so many fresh events, until the deadline. It says how many it settled.

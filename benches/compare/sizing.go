@@ -21,12 +21,12 @@ func (s *scale) markdown(w io.Writer, r report) {
 			row.Run.spread(redisCPU), row.Run.median(rate), times(row.Run.deliveries()), troubles(row.Run.Samples))
 	}
 	fmt.Fprintln(w, "\n### Remembered events: Redis")
-	fmt.Fprintln(w, "\n| settled records | bytes each (used_memory) | gateway CPU an event, µs | Redis CPU an event, µs | events/s | deliveries an event |")
-	fmt.Fprintln(w, "|--:|--:|--:|--:|--:|--:|")
+	fmt.Fprintln(w, "\n| settled records | bytes each (used_memory) | gateway CPU an event, µs | to one with an empty Redis | Redis CPU an event, µs | to an empty Redis | events/s | deliveries an event |")
+	fmt.Fprintln(w, "|--:|--:|--:|--:|--:|--:|--:|--:|")
 	records(w, s.Redis, true)
 	fmt.Fprintln(w, "\n### Remembered events: the memory store")
-	fmt.Fprintln(w, "\n| settled records | bytes each (resident) | gateway CPU an event, µs | events/s | deliveries an event |")
-	fmt.Fprintln(w, "|--:|--:|--:|--:|--:|")
+	fmt.Fprintln(w, "\n| settled records | bytes each (resident) | gateway CPU an event, µs | to one with an empty Redis | events/s | deliveries an event |")
+	fmt.Fprintln(w, "|--:|--:|--:|--:|--:|--:|")
 	records(w, s.Memory, false)
 	s.sizing(w)
 	fmt.Fprintln(w, "\nWith:")
@@ -44,9 +44,9 @@ func (s *scale) markdown(w io.Writer, r report) {
 func records(w io.Writer, rows []recordRow, redis bool) {
 	for _, row := range rows {
 		if row.Skipped != "" {
-			empty := " | | |"
+			empty := " | | | |"
 			if redis {
-				empty += " |"
+				empty += " | |"
 			}
 			fmt.Fprintf(w, "| %s | not measured: %s |%s\n", thousands(row.Records), row.Skipped, empty)
 			continue
@@ -55,9 +55,9 @@ func records(w io.Writer, rows []recordRow, redis bool) {
 		if row.Bytes > 0 {
 			bytes = fmt.Sprintf("%.0f", row.Bytes)
 		}
-		fmt.Fprintf(w, "| %s | %s | %s |", thousands(row.Records), bytes, row.Run.spread(cpu))
+		fmt.Fprintf(w, "| %s | %s | %s | %s |", thousands(row.Records), bytes, row.Run.spread(cpu), row.toEmpty(cpu))
 		if redis {
-			fmt.Fprintf(w, " %s |", row.Run.spread(redisCPU))
+			fmt.Fprintf(w, " %s | %s |", row.Run.spread(redisCPU), row.toEmpty(redisCPU))
 		}
 		fmt.Fprintf(w, " %.0f | %s |\n", row.Run.median(rate), times(row.Run.deliveries()))
 	}
@@ -120,6 +120,20 @@ func (r scaleRun) median(what func(sample) float64) float64 { return median(of(r
 func (r scaleRun) spread(what func(sample) float64) string {
 	values := of(r.Samples, what)
 	return fmt.Sprintf("%.1f (%.1f – %.1f)", median(values), least(values), largest(values))
+}
+
+// toEmpty is what it cost to what the same cost on an empty Redis in the same round.
+func (r recordRow) toEmpty(what func(sample) float64) string {
+	var ratios []float64
+	for i, s := range r.Run.Samples {
+		if i < len(r.Beside.Samples) && what(r.Beside.Samples[i]) > 0 {
+			ratios = append(ratios, what(s)/what(r.Beside.Samples[i]))
+		}
+	}
+	if len(ratios) == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f (%.2f – %.2f)", median(ratios), slices.Min(ratios), slices.Max(ratios))
 }
 
 // deliveries an event: all rounds' together, so that a single one too many shows.
