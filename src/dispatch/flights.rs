@@ -5,11 +5,12 @@
 //! `dispatch`.
 
 use std::collections::HashMap;
-use std::collections::hash_map::{Entry, RandomState};
+use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::fast::RandomState;
 use tokio::sync::watch;
 
 use crate::claim::{Digest, Key};
@@ -20,7 +21,7 @@ use super::Concluded;
 const SHARDS: usize = 32;
 
 type Word = Arc<watch::Sender<Option<Concluded>>>;
-type Shard = HashMap<Key, Flight>;
+type Shard = HashMap<Key, Flight, RandomState>;
 
 /// One key on its way.
 struct Flight {
@@ -65,7 +66,7 @@ impl Flights {
     pub(super) fn new(followers_max: usize) -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         let followers_max = AtomicUsize::new(followers_max);
-        Arc::new(Self { shards, hasher: RandomState::new(), followers_max })
+        Arc::new(Self { shards, hasher: RandomState::default(), followers_max })
     }
 
     /// Another limit for the copies that come from now on.

@@ -8,6 +8,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
+
 use super::{StoreError, millis, remembered};
 use crate::claim::record::{self, Operation, Record, Reply, StoreTime};
 use crate::claim::{Digest, Key, Owner, Verdict};
@@ -150,7 +152,7 @@ struct Slot {
 
 struct Shard {
     records_max: usize,
-    slots: HashMap<Key, Slot>,
+    slots: HashMap<Key, Slot, RandomState>,
     /// The keys of `slots` by rank, each in order of deadline.
     settled: BTreeSet<(StoreTime, Key)>,
     released: BTreeSet<(StoreTime, Key)>,
@@ -162,7 +164,7 @@ impl Shard {
     fn new(records_max: usize) -> Self {
         Self {
             records_max,
-            slots: HashMap::new(),
+            slots: HashMap::default(),
             settled: BTreeSet::new(),
             released: BTreeSet::new(),
             leased: BTreeSet::new(),
