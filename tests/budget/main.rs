@@ -16,6 +16,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::as_conversions,
     clippy::disallowed_methods,
     clippy::print_stdout,
     clippy::print_stderr,
