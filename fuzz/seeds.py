@@ -306,6 +306,22 @@ def services():
         if path.exists():
             for choice in (2, 4, 6):
                 yield f"{name}-{choice}", bytes([choice, 13]) + http1(path)
+    # From a trusted proxy, and with a backend behind the relay that changes the protocol, asked (8) or not (16).
+    for path in sorted((DATA / "http1").glob("spoof-*.http")):
+        yield path.stem + "-trusted", b"\x20\0" + http1(path)
+    for path in sorted((DATA / "http1").glob("upgrade-*.http")):
+        yield path.stem + "-8", b"\x08\0" + http1(path)
+    webhook = http1(DATA / "http1" / "plain-length.http")
+    get = b"GET /api/socket HTTP/1.1\r\nHost: gateway\r\n"
+    wish = get + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    yield "relayed-unasked", b"\x10\0" + get + b"\r\n"
+    for name, sent in {"bytes": wish + b"\0\x81\x05hello\xff\n\r\n\r\n", "webhook-inside": wish + webhook, "wish-inside": wish + wish,
+                       "after-webhook": webhook + wish + b"tunnel", "long": wish + bytes(range(256)) * 40, "nothing": wish,
+                       "expect": wish[:-2] + b"Expect: 100-continue\r\n\r\nbytes", "zero": wish[:-2] + b"Content-Length: 0\r\n\r\nbytes",
+                       "unnamed": get + b"Upgrade: websocket\r\n\r\nbytes", "old": wish.replace(b"/1.1", b"/1.0") + b"bytes",
+                       "lf-inside": wish + b"GET / HTTP/1.1\nHost: a\n\n"}.items():
+        for choice, pieces in ((8, 0), (0x48, 9), (0x28, 5), (0, 3), (8, 201)):
+            yield f"tunnel-{name}-{choice}-{pieces}", bytes([choice, pieces]) + sent
     for path in sorted((DATA / "http2").glob("*.frames")):
         yield path.stem + "-2", b"\1\0" + Frames(path.read_text()).out
         if path.stem.startswith("valid"):

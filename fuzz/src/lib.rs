@@ -1,5 +1,7 @@
 //! What the targets share: keys, tokens made without the gateway's own code, and JSON taken apart by hand.
 
+pub mod reading;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -46,10 +48,15 @@ pub fn token(header: &[u8], claims: &[u8], secret: &str) -> String {
 
 /// A token that the first of [`KEYS`] makes for `body`, valid until the year 2100. Its length does not depend on `body`.
 pub fn webhook_token(body: &[u8]) -> String {
-    let (_, key, secret) = KEYS[0];
+    webhook_token_of(body, 4_102_444_800, KEYS[0].2)
+}
+
+/// The same until `expires`, in seconds since the epoch, and made with `secret`.
+pub fn webhook_token_of(body: &[u8], expires: u64, secret: &str) -> String {
+    let (_, key, _) = KEYS[0];
     let sha256 = STANDARD.encode(Sha256::digest(body));
     let claims =
-        format!(r#"{{"iss":"{key}","exp":4102444800,"nbf":1700000000,"sha256":"{sha256}"}}"#);
+        format!(r#"{{"iss":"{key}","exp":{expires},"nbf":1700000000,"sha256":"{sha256}"}}"#);
     token(br#"{"alg":"HS256","typ":"JWT"}"#, claims.as_bytes(), secret)
 }
 

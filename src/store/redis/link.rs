@@ -323,3 +323,66 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, 
     }
     Ok(certificates)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    async fn linked() -> (Link, DuplexStream) {
+        let (ours, server) = duplex(1024);
+        let place = Place::Unix(PathBuf::new());
+        (Dialer::new(None, 0, None).log_in(ours, &place).await.unwrap(), server)
+    }
+
+    /// Asks two things at once; the server answers with `said` once both have come.
+    async fn ask_two(link: &Link, server: &mut DuplexStream, said: &[u8]) -> [bool; 2] {
+        let (mut one, mut other) = (link.connection.clone(), link.connection.clone());
+        let ping = redis::cmd("PING");
+        let answering = async {
+            let mut both = vec![0; 2 * ping.get_packed_command().len()];
+            server.read_exact(&mut both).await.unwrap();
+            server.write_all(said).await.unwrap();
+        };
+        let (one, other, ()) = tokio::join!(
+            ping.query_async::<String>(&mut one),
+            ping.query_async::<String>(&mut other),
+            answering
+        );
+        [one.is_ok_and(|text| text == "1"), other.is_ok_and(|text| text == "2")]
+    }
+
+    /// The library keeps what it had read of a value when it meets an error, and would go on from there: but nobody is
+    /// given anything that it reads then, and the connection is given up.
+    #[tokio::test]
+    async fn nobody_is_answered_behind_what_is_no_reply() {
+        for junk in [
+            &b"\xa1\xa1"[..],
+            b"*2\r\n\xa1\xa1",
+            b":x\r\n",
+            b"$1\r\naXX",
+            b"*x\r\n",
+            b"HTTP/1.1 400 \r\n",
+        ] {
+            let (link, mut server) = linked().await;
+            let said = [junk, b"+1\r\n+2\r\n"].concat();
+            assert_eq!(ask_two(&link, &mut server, &said).await, [false, false], "{junk:?}");
+            assert!(link.is_closed(), "{junk:?}");
+        }
+        let (link, mut server) = linked().await;
+        assert_eq!(ask_two(&link, &mut server, b"+1\r\n\xa1\xa1+2\r\n").await, [true, false]);
+        assert!(link.is_closed());
+    }
+
+    /// A byte that begins no value, alone at the end of a read, is taken for the begin of more, and skipped (combine 4.6,
+    /// `parse_committed`). What is read behind it are the values that were sent, each in its place.
+    #[tokio::test]
+    async fn a_skipped_byte_puts_no_reply_in_another_ones_place() {
+        let (link, mut server) = linked().await;
+        server.write_all(b"\xa1").await.unwrap();
+        tokio::task::yield_now().await;
+        assert_eq!(ask_two(&link, &mut server, b"+1\r\n+2\r\n").await, [true, true]);
+        assert!(!link.is_closed());
+    }
+}
