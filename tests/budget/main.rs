@@ -1,27 +1,36 @@
-//! What a request may cost, counted and not timed: allocations of the assembled gateway for each fresh event and for
-//! each known duplicate, against the budget in `budget.toml`.
+//! What a request may cost, counted and not timed, against the budget in `budget.toml`: allocations of the assembled
+//! gateway and system calls of the program, for each fresh event and for each known duplicate.
 //!
 //! ```text
-//! cargo test --test budget                 fails if a request allocates half a time more than the budget
+//! cargo test --test budget                 fails if a request costs more than the budget
 //! cargo test --test budget -- --record     writes what it measures into budget.toml, to be committed
 //! ```
 //!
-//! The gateway runs in this process with the memory store, over plain HTTP/1.1 and one kept connection, without log
-//! lines. Sender and backend are plain threads whose buffers are there beforehand: what is allocated meanwhile is the
-//! gateway's. Of several batches the cheapest counts, because timers and other housekeeping only ever add. Optimised
-//! builds leave some allocations out, so that a release build only prints its figures. How many commands an event
-//! costs Redis is held by `tests/it/store_redis.rs`.
+//! For the allocations the gateway runs in this process with the memory store, over plain HTTP/1.1 and one kept
+//! connection, without log lines. Sender and backend are plain threads whose buffers are there beforehand: what is
+//! allocated meanwhile is the gateway's. For the system calls, see `system_calls`. Of several batches the cheapest counts,
+//! because timers and other housekeeping only ever add. Optimised builds leave some allocations out, so that a release
+//! build only prints its figures. How many commands an event costs Redis is held by `tests/it/store_redis.rs`.
 #![expect(
     clippy::expect_used,
+    clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::disallowed_methods,
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a test that meets what it did not expect should stop and say so"
 )]
 
+#[path = "../it/support/mod.rs"]
+#[expect(dead_code, reason = "shared with the integration tests, which use the rest")]
+mod support;
+mod system_calls;
+
 use std::alloc::System;
-use std::io::{Read as _, Write as _};
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::ExitCode;
@@ -33,6 +42,7 @@ use oncehook::webhook::verify::sign;
 use oncehook::{app, clock, config};
 use secrecy::SecretString;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use system_calls::Calls;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -44,62 +54,117 @@ const BATCH: usize = 100;
 /// How much more than the budget is no regression yet: half an allocation for each request. Ten runs on a loaded machine
 /// differed by a tenth of one.
 const SLACK: usize = BATCH / 2;
+/// The same for system calls: one for every fifth request. Runs on a loaded machine differed by three of a hundred requests.
+const CALLS_SLACK: usize = BATCH / 5;
+/// What the gateway says of an event that it has forwarded, and of one that it knows.
+const FORWARDED: &[u8] = b"oncehook-status: forwarded\r\n";
+const DUPLICATE: &[u8] = b"oncehook-status: duplicate\r\n";
+const RECORD: &str = "cargo test --test budget -- --record";
+/// The key of `--dev`.
+const API_KEY: &str = "devkey";
+const API_SECRET: &str = "secret";
 /// More than any message here has.
 const MESSAGE_BYTES_MAX: usize = 8192;
 /// How long an answer may take before this gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Allocations of a hundred requests.
-#[derive(Debug, serde::Deserialize)]
+/// System calls by the kind of request: `fresh_memory`, `duplicate_redis`.
+type ByKind = BTreeMap<String, Calls>;
+
+/// What a hundred requests cost.
+#[derive(Debug, serde::Deserialize, serde::Serialize)]
 struct Budget {
+    allocations: Allocations,
+    system_calls: ByKind,
+}
+
+#[derive(Debug, serde::Deserialize, serde::Serialize)]
+struct Allocations {
     fresh: usize,
     duplicate: usize,
 }
 
 fn main() -> ExitCode {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/budget/budget.toml");
-    let measured = measure();
-    println!("allocations of {BATCH} requests: {measured:?}");
+    let text = std::fs::read_to_string(&path).expect("the budget can be read");
+    let budget: Budget = toml::from_str(&text).expect("the budget is as --record writes it");
+    let backend = start_backend();
+    let measured = Budget {
+        allocations: allocations(backend),
+        system_calls: system_calls(backend, &budget.system_calls),
+    };
+    print(&measured);
     if std::env::args().any(|argument| argument == "--record") {
-        let text = format!(
-            "# Allocations of {BATCH} requests; written by `cargo test --test budget -- --record`.\n\
-             fresh = {}\nduplicate = {}\n",
-            measured.fresh, measured.duplicate
+        let text = toml::to_string(&measured).expect("figures can be written");
+        let head = format!(
+            "# What {BATCH} requests cost; written by `cargo test --test budget -- --record`.\n\n"
         );
-        std::fs::write(path, text).expect("the budget can be written");
+        std::fs::write(path, head + &text).expect("the budget can be written");
         return ExitCode::SUCCESS;
     }
     if !cfg!(debug_assertions) {
         println!("not judged: the budget is that of a debug build");
         return ExitCode::SUCCESS;
     }
-    let text = std::fs::read_to_string(path).expect("the budget can be read");
-    let budget: Budget = toml::from_str(&text).expect("the budget is as --record writes it");
-    let fresh = judge("fresh event", measured.fresh, budget.fresh);
-    let duplicate = judge("known duplicate", measured.duplicate, budget.duplicate);
-    if fresh && duplicate { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if judge(&measured, &budget) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Whether `measured` is within the budget; says what to do if it is not, or if it has become much better.
-fn judge(what: &str, measured: usize, budget: usize) -> bool {
-    let record = "cargo test --test budget -- --record";
-    if measured > budget + SLACK {
+fn print(measured: &Budget) {
+    println!("allocations of {BATCH} requests: {:?}", measured.allocations);
+    for (kind, calls) in &measured.system_calls {
+        println!("system calls of {BATCH} requests, {kind}: {} {calls:?}", calls.total());
+    }
+}
+
+/// The system calls of each kind of request; what was `budgeted` where there is no strace to count them.
+fn system_calls(backend: SocketAddr, budgeted: &ByKind) -> ByKind {
+    if cfg!(target_os = "linux") {
+        return system_calls::measure(backend);
+    }
+    println!("system calls were not counted: strace is Linux's");
+    budgeted.clone()
+}
+
+/// Whether all is within the budget; says of all of it what is not, or has become much better.
+fn judge(measured: &Budget, budget: &Budget) -> bool {
+    let judgements = [
+        ("fresh event", measured.allocations.fresh, budget.allocations.fresh),
+        ("known duplicate", measured.allocations.duplicate, budget.allocations.duplicate),
+    ]
+    .map(|(kind, measured, budget)| within(kind, "allocations", [measured, budget, SLACK]));
+    let mut good = judgements == [true; 2];
+    for (kind, calls) in &measured.system_calls {
+        let Some(budget) = budget.system_calls.get(kind) else {
+            eprintln!("WRONG: there is no budget for the system calls of {kind}; {RECORD}");
+            good = false;
+            continue;
+        };
+        if !within(kind, "system calls", [calls.total(), budget.total(), CALLS_SLACK]) {
+            eprint!("{}", calls.beside(budget));
+            good = false;
+        }
+    }
+    good
+}
+
+/// Whether the first figure is no larger than the second with the third for slack.
+fn within(kind: &str, what: &str, [measured, budget, slack]: [usize; 3]) -> bool {
+    if measured > budget + slack {
         eprintln!(
-            "WRONG: {BATCH} requests, each a {what}, allocate {measured} times; the budget is {budget} + {SLACK}\n\
-             hint: find what allocates; if it is worth its price: {record}"
+            "WRONG: {BATCH} requests ({kind}) cost {measured} {what}; the budget is {budget} + {slack}\n\
+             hint: find what is new; if it is worth its price: {RECORD}"
         );
         return false;
     }
-    if measured + SLACK < budget {
+    if measured + slack < budget {
         println!(
-            "hint: a {what} costs {measured} where {budget} were allowed; to hold that: {record}"
+            "hint: {kind} costs {measured} {what} where {budget} were allowed; to hold that: {RECORD}"
         );
     }
     true
 }
 
-fn measure() -> Budget {
-    let backend = start_backend();
+fn allocations(backend: SocketAddr) -> Allocations {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -107,7 +172,7 @@ fn measure() -> Budget {
         .expect("a runtime");
     let running = runtime.block_on(app::start(settings(backend))).expect("the gateway starts");
     let requests: Vec<_> = (0..WARM_UP + BATCHES * BATCH).map(request).collect();
-    let mut sender = Sender::new(running.address());
+    let mut sender = Sender::over(connect(running.address()));
     let mut cheapest = |word: &[u8]| {
         let (warm_up, counted) = requests.split_at(WARM_UP);
         for request in warm_up {
@@ -123,13 +188,10 @@ fn measure() -> Budget {
         };
         counted.chunks(BATCH).map(batch).min().expect("there are batches")
     };
-    let budget = Budget {
-        fresh: cheapest(b"oncehook-status: forwarded\r\n"),
-        duplicate: cheapest(b"oncehook-status: duplicate\r\n"),
-    };
+    let found = Allocations { fresh: cheapest(FORWARDED), duplicate: cheapest(DUPLICATE) };
     drop(sender);
     runtime.block_on(running.stop());
-    budget
+    found
 }
 
 fn settings(backend: SocketAddr) -> config::Config {
@@ -157,8 +219,8 @@ fn request(number: usize) -> Vec<u8> {
     let subject = Subject::numbered(number, now);
     let id = format!("EV_{number:012}");
     let body = sample::body(EventKind::ParticipantJoined, &subject, &id, now.seconds());
-    let secret = SecretString::from("secret");
-    let token = sign("devkey", &secret, &body, now, Duration::from_mins(5)).expect("it is signed");
+    let secret = SecretString::from(API_SECRET);
+    let token = sign(API_KEY, &secret, &body, now, Duration::from_mins(5)).expect("it is signed");
     let mut request = format!(
         "POST /webhook HTTP/1.1\r\nhost: localhost\r\nuser-agent: Go-http-client/1.1\r\n\
          content-length: {}\r\nauthorization: {token}\r\n\
@@ -170,17 +232,22 @@ fn request(number: usize) -> Vec<u8> {
     request
 }
 
+/// A connection to the gateway.
+fn connect(gateway: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(gateway).expect("the gateway accepts");
+    stream.set_nodelay(true).expect("a socket option");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+    stream
+}
+
 /// One connection, and a buffer that is there beforehand.
-struct Sender {
-    stream: TcpStream,
+struct Sender<S> {
+    stream: S,
     buffer: Box<[u8; MESSAGE_BYTES_MAX]>,
 }
 
-impl Sender {
-    fn new(gateway: SocketAddr) -> Self {
-        let stream = TcpStream::connect(gateway).expect("the gateway accepts");
-        stream.set_nodelay(true).expect("a socket option");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+impl<S: Read + Write> Sender<S> {
+    fn over(stream: S) -> Self {
         Self { stream, buffer: Box::new([0; MESSAGE_BYTES_MAX]) }
     }
 
@@ -219,7 +286,7 @@ fn accept_all(mut stream: TcpStream) {
 }
 
 /// Reads one message with a `Content-Length`, and says how long it is: 0 at the end of the connection. Allocates nothing.
-fn message(stream: &mut TcpStream, buffer: &mut [u8]) -> usize {
+fn message(stream: &mut impl Read, buffer: &mut [u8]) -> usize {
     let mut filled = 0;
     loop {
         let read = stream.read(&mut buffer[filled..]).expect("the message can be read");
