@@ -94,6 +94,10 @@ struct Expect {
     /// How often the backend was asked.
     requests: usize,
     next: Next,
+    /// The gateway gives the connection up before another event is sent: what comes over it later would else be taken for
+    /// the answer to that, by whoever is quicker.
+    #[serde(default)]
+    lets_go: bool,
 }
 
 /// What becomes of the next copy.
@@ -150,6 +154,27 @@ async fn no_backend_gets_through_to_the_sender_or_to_another_event() {
     }
 }
 
+/// A connection that has carried several requests well is trusted no further than its last answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_too_many_on_a_proven_connection_is_nobodys() {
+    let twice =
+        "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\nHTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n";
+    let good = || Action::status(200);
+    let extra =
+        Action::silent(Then::Keep).reading(Reading::Whole).and_bytes(twice.as_bytes().to_vec());
+    let backend = Backend::in_turn(vec![good(), good(), good(), extra, good()]);
+    let gateway = Gateway::start(&format!(
+        "tls.enabled = false\nshutdown.drain_delay = \"0s\"\n[[route]]\npath = \"/r\"\nbackend = \"{}/hook\"\n",
+        backend.url()
+    ));
+    for number in 1..=6 {
+        let answered = post(&gateway, "r", number, &format!("EV_{number}")).await;
+        let told = (answered.status, answered.field("oncehook-status").to_owned());
+        assert_eq!(told, (200, "forwarded".to_owned()), "event {number}");
+    }
+    assert_eq!(backend.requests().len(), 6);
+}
+
 /// What the backend does with the first request.
 pub(super) fn action(name: &str, case: &Case) -> Action {
     let values = Values::of(name);
@@ -195,7 +220,7 @@ async fn play(
         format!("{} {} {retry_after}", answered.status, answered.field("oncehook-status"))
     };
     let first = post(gateway, name, 1, "EV_1").await;
-    let Expect { status, word, retry_after, requests, next } = expect;
+    let Expect { status, word, retry_after, requests, next, lets_go } = expect;
     check("the answer", told(&first), format!("{status} {word} {retry_after}"));
     check("how often it asked", backend.requests().len().to_string(), requests.to_string());
     check("what is not its own", foreign(&first), String::new());
@@ -218,6 +243,9 @@ async fn play(
     check("the next copy", became, format!("{next:?}"));
     check("what is not its own, then", foreign(&again), String::new());
 
+    if *lets_go {
+        eventually(&format!("{name}: it lets go"), || backend.open_connections() == 0).await;
+    }
     let other = post(gateway, name, 2, "EV_3").await;
     check("another event", told(&other), "200 forwarded ".to_owned());
     let requests = backend.requests();
