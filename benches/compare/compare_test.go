@@ -170,33 +170,36 @@ func TestRatiosAreOfTheSameRound(t *testing.T) {
 	}
 }
 
-func TestTablesGoBetweenTheMarks(t *testing.T) {
+// shown is what becomes of a page into which the tables of these figures are written.
+func shown(t *testing.T, figures report, before string) (string, error) {
+	t.Helper()
 	folder := t.TempDir()
-	page, figures := filepath.Join(folder, "page.md"), filepath.Join(folder, "figures.json")
-	text, err := json.Marshal(report{Date: "2026-01-02"})
+	page, file := filepath.Join(folder, "page.md"), filepath.Join(folder, "figures.json")
+	text, err := json.Marshal(figures)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(figures, text, 0o600); err != nil {
-		t.Fatal(err)
+	for name, content := range map[string][]byte{file: text, page: []byte(before)} {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := os.WriteFile(page, []byte("above\n"+beginMark+"\nold\n"+endMark+"\nbelow\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := show(figures, page); err != nil {
-		t.Fatal(err)
+	if err := show(file, page); err != nil {
+		return "", err
 	}
 	after, err := os.ReadFile(page)
+	return string(after), err
+}
+
+func TestTablesGoBetweenTheMarks(t *testing.T) {
+	s, err := shown(t, report{Date: "2026-01-02"}, "above\n"+beginMark+"\nold\n"+endMark+"\nbelow\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := string(after); !strings.HasPrefix(s, "above\n") || !strings.HasSuffix(s, "\nbelow\n") || strings.Contains(s, "old") || !strings.Contains(s, "2026-01-02") {
+	if !strings.HasPrefix(s, "above\n") || !strings.HasSuffix(s, "\nbelow\n") || strings.Contains(s, "old") || !strings.Contains(s, "2026-01-02") {
 		t.Error(s)
 	}
-	if err := os.WriteFile(page, []byte("no marks\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if show(figures, page) == nil {
+	if _, err := shown(t, report{}, "no marks\n"); err == nil {
 		t.Error("a page without marks was written")
 	}
 }
@@ -281,30 +284,15 @@ func TestASettledRecordIsWhatTheGatewayWrites(t *testing.T) {
 }
 
 func TestScaleHasMarksOfItsOwnAndSizesFromWhatWasMeasured(t *testing.T) {
-	folder := t.TempDir()
-	page, figures := filepath.Join(folder, "page.md"), filepath.Join(folder, "figures.json")
 	run := scaleRun{Copies: 1, Samples: []sample{{CPU: 50, Redis: 6, Rate: 9000, Events: 10, Delivered: 10}, {CPU: 52, Redis: 8, Rate: 9100, Events: 10, Delivered: 11}}}
-	text, err := json.Marshal(report{Date: "2026-01-02", Scale: &scale{
+	before := beginMark + "\nkept\n" + endMark + "\n" + scaleBeginMark + "\nold\n" + scaleEndMark + "\nbelow\n"
+	after, err := shown(t, report{Date: "2026-01-02", Scale: &scale{
 		Rounds:   2,
 		Replicas: []replicaRow{{Replicas: 2, About: "fresh", Run: run}},
 		Redis: []recordRow{{Records: 10_000, Bytes: 500, Run: run}, {Records: 1_000_000, Bytes: 128, Run: run, Beside: scaleRun{Samples: []sample{{CPU: 25, Redis: 6}, {CPU: 52, Redis: 4}}}},
 			{Records: 10_000_000, Skipped: "100 MiB of memory are available"}},
 		Memory: []recordRow{{Records: 10_000, Bytes: 240, Run: run}},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(figures, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	before := beginMark + "\nkept\n" + endMark + "\n" + scaleBeginMark + "\nold\n"
-	if err := os.WriteFile(page, []byte(before+scaleEndMark+"\nbelow\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := show(figures, page); err != nil {
-		t.Fatal(err)
-	}
-	after, err := os.ReadFile(page)
+	}}, before)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,11 +304,11 @@ func TestScaleHasMarksOfItsOwnAndSizesFromWhatWasMeasured(t *testing.T) {
 		"| 1,000 | 1 h | 60,000 | 8 MiB | 15 MiB |",              // 60,000 records of 128 bytes are 7.3 MiB
 		"| 100,000 | 24 h | 144,000,000 | 17.2 GiB | 34.3 GiB |", // not of 500: few records say little
 	} {
-		if !strings.Contains(string(after), wanted) {
+		if !strings.Contains(after, wanted) {
 			t.Errorf("no %q in\n%s", wanted, after)
 		}
 	}
-	if strings.Contains(string(after), "old") {
+	if strings.Contains(after, "old") {
 		t.Error("the old tables are still there")
 	}
 }

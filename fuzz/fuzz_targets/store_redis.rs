@@ -22,7 +22,7 @@ use oncehook::claim::record::{Ending, Operation, Reply};
 use oncehook::claim::{Digest, Owner, Verdict};
 use oncehook::store::StoreError;
 use oncehook::store::redis::Credentials;
-use oncehook::store::redis::fuzzing::{perform, perform_by_script};
+use oncehook::store::redis::fuzzing::perform;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
@@ -89,13 +89,7 @@ async fn ask(choice: u8, logs_in: bool, answers: &[u8]) -> Result<Reply, StoreEr
         let _ = to.shutdown().await;
         while from.read(&mut asked).await.is_ok_and(|bytes| bytes > 0) {}
     };
-    let asking = async {
-        if choice & 3 == 0 {
-            perform_by_script(ours, credentials, OWNER, &operation).await
-        } else {
-            perform(ours, credentials, OWNER, &operation).await
-        }
-    };
+    let asking = perform(ours, credentials, (OWNER, &operation), choice & 3 == 0);
     let both = async { tokio::join!(asking, answering).0 };
     timeout(LONG, both).await.expect("nobody waits for a peer that has closed")
 }

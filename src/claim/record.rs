@@ -1,7 +1,7 @@
 //! What a store holds for a key, and what each operation does to it.
 //!
-//! [`apply`] is the definition of every store: memory calls it, Redis' scripts and commands repeat it, a conformance test holds
-//! them together. When a record expires, and how it is written down, is left to the stores.
+//! [`apply`] is the definition of every store: memory calls it, Redis' scripts and commands repeat it, a conformance test
+//! holds them together. When a record expires, and how it is written down, is left to the stores.
 
 use std::time::Duration;
 

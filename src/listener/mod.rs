@@ -3,7 +3,8 @@
 //! Generic over the service: what a request means is left to whoever is called with it. This file accepts and admits;
 //! `handshake` is what comes before HTTP on a connection, `connection` its life, `watch` knows what it is doing, `http1`
 //! judges what hyper is given to read, `frames` reads HTTP/2's frames as they pass, `limit` counts, `spread` shares
-//! connections out among the workers, `service` stands between hyper and the service, [`tls`] reads certificates, [`proxy_protocol`] a balancer's headers.
+//! connections out among the workers, `service` stands between hyper and the service, [`tls`] reads certificates,
+//! [`proxy_protocol`] a balancer's headers.
 
 mod connection;
 mod frames;

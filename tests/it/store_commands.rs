@@ -87,27 +87,22 @@ async fn the_owner_of_a_first_lease_may_do_all_that_an_owner_may() {
 /// Whoever takes the expiry away by hand takes away what the lease is measured by.
 #[tokio::test]
 async fn a_first_lease_without_an_expiry_begins_again_and_ends() {
-    for settings in versions() {
-        let server = RedisServer::start_with(settings).await;
-        let redis = store(&server);
-        assert_eq!(redis.execute(key(1), owner(1), BRIEF_CLAIM).await.unwrap(), WON);
-        let name = redis.name(key(1));
-        // On 6.2 the script has written when it ends, and there is no first lease.
-        if !record(&server, &redis, 1).await.starts_with("1F") {
-            continue;
-        }
-        assert_eq!(server.command::<u64>(&["PERSIST", &name]).await, 1);
-        let mut reply = redis.execute(key(1), owner(2), CLAIM).await.unwrap();
-        assert!(is_busy_within(reply, BRIEF), "{reply:?}");
-        assert!(server.command::<i64>(&["PTTL", &name]).await > 0, "it will be forgotten again");
-        assert!(record(&server, &redis, 1).await.starts_with("1L"));
-        assert_eq!(redis.execute(key(1), owner(1), BRIEF_CLAIM).await.unwrap(), WON);
-        until("the lease lapses", async || {
-            reply = redis.execute(key(1), owner(2), CLAIM).await.unwrap();
-            reply == AFTER_A_LAPSE
-        })
-        .await;
-    }
+    let server = RedisServer::start().await;
+    let redis = store(&server);
+    assert_eq!(redis.execute(key(1), owner(1), BRIEF_CLAIM).await.unwrap(), WON);
+    assert!(record(&server, &redis, 1).await.starts_with("1F"));
+    let name = redis.name(key(1));
+    assert_eq!(server.command::<u64>(&["PERSIST", &name]).await, 1);
+    let mut reply = redis.execute(key(1), owner(2), CLAIM).await.unwrap();
+    assert!(is_busy_within(reply, BRIEF), "{reply:?}");
+    assert!(server.command::<i64>(&["PTTL", &name]).await > 0, "it will be forgotten again");
+    assert!(record(&server, &redis, 1).await.starts_with("1L"));
+    assert_eq!(redis.execute(key(1), owner(1), BRIEF_CLAIM).await.unwrap(), WON);
+    until("the lease lapses", async || {
+        reply = redis.execute(key(1), owner(2), CLAIM).await.unwrap();
+        reply == AFTER_A_LAPSE
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -57,6 +57,38 @@ async fn a_claim_whose_reply_was_lost_is_won_again_by_its_owner_and_by_nobody_el
     assert_eq!(redis.execute(key(1), owner(1), CLAIM).await.unwrap(), WON);
 }
 
+/// Each worker has a connection of its own, and one that was idle through an outage does not know of it.
+#[test]
+fn what_opens_the_breaker_on_one_worker_ends_the_connections_of_all() {
+    let script = async {
+        let server = RedisServer::start().await;
+        let proxy = Proxy::to(SocketAddr::from(([127, 0, 0, 1], server.port()))).await;
+        let port = proxy.url().rsplit(':').next().unwrap().parse().unwrap();
+        let options = Options { operation_timeout: SHORT, breaker_failures: 2, ..options_at(port) };
+        let redis = Arc::new(Redis::new(options).unwrap());
+        let crew = oncehook::worker::crew();
+        for (number, worker) in (1..).zip(crew.iter()) {
+            let redis = Arc::clone(&redis);
+            let claim = async move { redis.execute(key(number), owner(1), CLAIM).await };
+            assert_eq!(worker.spawn(claim).await.unwrap().unwrap(), WON);
+        }
+        // This command's own connection is one more.
+        let open = async || {
+            let list: String = server.command(&["CLIENT", "LIST", "TYPE", "normal"]).await;
+            list.lines().count() - 1
+        };
+        assert_eq!(open().await, crew.len());
+        proxy.rule(|_| Fate::StallBefore);
+        for _ in 0..2 {
+            redis.execute(key(90), owner(1), CLAIM).await.unwrap_err();
+        }
+        let opened = redis.execute(key(90), owner(1), CLAIM).await.unwrap_err();
+        assert!(matches!(opened, StoreError::Open), "{opened}");
+        until("all are given up", async || open().await == 0).await;
+    };
+    oncehook::worker::run(|| (), script).unwrap();
+}
+
 /// Where a record is found, the claim is a second command, the script; either may be lost.
 #[tokio::test]
 async fn a_claim_after_a_lapse_is_won_once_whichever_of_its_commands_or_replies_is_lost() {

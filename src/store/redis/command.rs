@@ -7,6 +7,8 @@
 //! left of the expiry, which is the server's affair, replicated and saved as a point in time, says what is left of the
 //! lease.
 
+use std::io::Write as _;
+
 use redis::{Cmd, RedisError, RedisResult, Value};
 
 use super::link::Link;
@@ -61,10 +63,8 @@ fn claim(call: &Call<'_>, lease: u64, expiry: u64) -> Cmd {
     let mut record = Vec::with_capacity(FIRST_BYTES);
     record.extend_from_slice(b"1F");
     record.extend_from_slice(&text::owner(call.owner));
-    for number in [lease, expiry] {
-        record.push(b':');
-        text::push_decimal(&mut record, number);
-    }
+    // A vector takes all that is written to it.
+    write!(record, ":{lease}:{expiry}").ok();
     let mut set = Cmd::with_capacity(7, call.name.len() + FIRST_BYTES + OTHER_BYTES);
     set.arg("SET").arg(call.name).arg(&record).arg("NX").arg("GET").arg("PX").arg(expiry);
     set

@@ -10,41 +10,17 @@ use super::{StoreError, classify};
 use crate::claim::Owner;
 use crate::claim::record::{Operation, Reply};
 
-/// Logs in and performs `operation`, as `node` does; not bounded in time.
+/// Logs in and performs `operation`, as `node` does, or `by_script` alone, as a probe does; not bounded in time.
 pub async fn perform<S>(
     stream: S,
     credentials: Option<Credentials>,
-    owner: Owner,
-    operation: &Operation,
-) -> Result<Reply, StoreError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    run(stream, credentials, (owner, operation), Way::Cheapest).await
-}
-
-/// The same by the script alone, as a probe does it.
-pub async fn perform_by_script<S>(
-    stream: S,
-    credentials: Option<Credentials>,
-    owner: Owner,
-    operation: &Operation,
-) -> Result<Reply, StoreError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    run(stream, credentials, (owner, operation), Way::Script).await
-}
-
-async fn run<S>(
-    stream: S,
-    credentials: Option<Credentials>,
     (owner, operation): (Owner, &Operation),
-    way: Way,
+    by_script: bool,
 ) -> Result<Reply, StoreError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let way = if by_script { Way::Script } else { Way::Cheapest };
     let dialer = Dialer::new(credentials, 0, None);
     let mut link = dialer.log_in(stream, &Place::Unix(PathBuf::new())).await?;
     let scripts = Scripts::new();

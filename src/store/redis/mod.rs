@@ -7,8 +7,8 @@
 //!
 //! [`link`] makes a connection, [`wire`] keeps one; [`sentinel`] knows which server is the master, [`cluster`] and
 //! [`slots`] which node serves a record; [`node`] asks one server, [`barrier`] waits for its replicas; [`command`]
-//! and [`script`] translate operations and replies, whose parts [`text`] writes and reads; [`classify`] makes errors of what went wrong; [`check`] looks at the servers when
-//! the gateway starts.
+//! and [`script`] translate operations and replies, whose parts [`text`] writes and reads; [`classify`] makes errors of
+//! what went wrong; [`check`] looks at the servers when the gateway starts.
 
 mod barrier;
 mod check;

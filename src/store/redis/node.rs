@@ -72,7 +72,9 @@ impl Node {
         }
         let began = clock::monotonic();
         let said = self.say(call, asking).await;
-        self.health.note(began, said.as_ref().err());
+        if self.health.note(began, said.as_ref().err()) == Change::Opened {
+            self.wire.give_up();
+        }
         said
     }
 
@@ -136,8 +138,8 @@ impl Health {
         self.breaker().outage(clock::monotonic())
     }
 
-    /// Takes note of what came of something that began at `began`: `None` is a success.
-    pub(super) fn note(&self, began: Monotonic, outcome: Option<&StoreError>) {
+    /// Takes note of what came of something that began at `began`: `None` is a success. Says what that changed.
+    pub(super) fn note(&self, began: Monotonic, outcome: Option<&StoreError>) -> Change {
         let failure = outcome.filter(|error| !error.concerns_one_record());
         let now = clock::monotonic();
         let change = match failure {
@@ -152,6 +154,7 @@ impl Health {
             (Change::Closed, _) => tracing::info!(server = self.of, "the store answers again"),
             (Change::None | Change::Opened, _) => {}
         }
+        change
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {

@@ -30,20 +30,6 @@ const fn digit(value: u8) -> u8 {
     }
 }
 
-/// Appends a number in decimal.
-pub(super) fn push_decimal(text: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [b'0'; 20];
-    let mut used = 0;
-    for place in digits.iter_mut().rev() {
-        *place = b'0' + u8::try_from(number % 10).unwrap_or_default();
-        (number, used) = (number / 10, used + 1);
-        if number == 0 {
-            break;
-        }
-    }
-    text.extend(digits.into_iter().skip(20 - used));
-}
-
 /// A verdict: its letter, then its status.
 pub(super) fn verdict(verdict: Verdict) -> [u8; 4] {
     let (letter, status) = match verdict {
@@ -92,15 +78,6 @@ mod tests {
             "R200",
         ] {
             assert_eq!(read_verdict(wrong.as_bytes()), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn numbers_are_decimal() {
-        for number in [0, 7, 10, 65_536, u64::MAX] {
-            let mut text = Vec::new();
-            push_decimal(&mut text, number);
-            assert_eq!(text, number.to_string().as_bytes());
         }
     }
 

@@ -77,14 +77,31 @@ impl Wire {
     /// would go on to take what the new one never hears of.
     pub(super) async fn verify(&self) {
         let Source::Sentinels(sentinels) = &self.source else { return };
+        // Nearly always all lead to the same place: they are asked about each place once.
+        let mut disowned: Vec<(Place, bool)> = Vec::new();
         for of_worker in self.current.iter() {
             let current = of_worker.usable();
-            if let Some(link) = current.get()
-                && sentinels.disown(link.place()).await
-            {
+            let Some(place) = current.get().map(Link::place) else { continue };
+            let known = disowned.iter().find(|(known, _)| known == place).map(|(_, is)| *is);
+            let is_disowned = match known {
+                Some(is_disowned) => is_disowned,
+                None => sentinels.disown(place).await,
+            };
+            if known.is_none() {
+                disowned.push((place.clone(), is_disowned));
+            }
+            if is_disowned {
                 tracing::warn!("the sentinels name another master: changing over");
                 of_worker.replace(&current);
             }
+        }
+    }
+
+    /// Gives up all connections. What befell one has befallen the others, and whoever has been idle does not know yet:
+    /// asking over one that fell silent would cost a time-out more.
+    pub(super) fn give_up(&self) {
+        for of_worker in self.current.iter() {
+            *of_worker.lock() = Arc::default();
         }
     }
 

@@ -55,25 +55,27 @@ async fn a_gateway_killed_in_mid_forward_costs_one_more_copy_and_it_is_marked() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sender_that_hangs_up_in_mid_forward_leaves_the_claim_settled() {
-    let redis = RedisServer::start().await;
-    let gate = Arc::new(Gate::default());
-    let backend = Backend::always(held(&gate));
-    let configuration = through_redis(&backend, &redis.url(), "");
-    let (mut one, two) = (Gateway::start(&configuration), Gateway::start(&configuration));
-    let sender = Sender::to(&one.url("/webhook"));
-    let hung_up =
-        tokio::spawn(
-            async move { sender.try_post(&event(EventKind::EgressEnded, 1, "EV_1")).await },
-        );
-    until("the backend has the event", async || backend.requests().len() == 1).await;
-    hung_up.abort();
-    assert!(hung_up.await.unwrap_err().is_cancelled());
-    one.wait_for_line("sender-gone");
-    gate.open();
-    let told =
-        Sender::to(&two.url("/webhook")).post(&event(EventKind::EgressEnded, 1, "EV_2")).await;
-    assert_eq!((told.status, told.word.as_str()), (200, "duplicate"));
-    assert_eq!(backend.requests().len(), 1);
+    // HTTP/1.1: the connection ends; HTTP/2: one stream of it is reset.
+    for (tls, scheme) in [("tls.enabled = false", "http"), ("tls.self_signed = true", "https")] {
+        let redis = RedisServer::start().await;
+        let gate = Arc::new(Gate::default());
+        let backend = Backend::always(held(&gate));
+        let plain = through_redis(&backend, &redis.url(), "");
+        let mut one = Gateway::start(&plain.replace("tls.enabled = false", tls));
+        let two = Gateway::start(&plain);
+        let sender = Sender::to(&format!("{scheme}://{}/webhook", one.address()));
+        let copy = event(EventKind::EgressEnded, 1, "EV_1");
+        let hung_up = tokio::spawn(async move { sender.try_post(&copy).await });
+        until("the backend has the event", async || backend.requests().len() == 1).await;
+        hung_up.abort();
+        assert!(hung_up.await.unwrap_err().is_cancelled());
+        one.wait_for_line("sender-gone");
+        gate.open();
+        let again = event(EventKind::EgressEnded, 1, "EV_2");
+        let told = Sender::to(&two.url("/webhook")).post(&again).await;
+        assert_eq!((told.status, told.word.as_str()), (200, "duplicate"), "{scheme}");
+        assert_eq!(backend.requests().len(), 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
