@@ -6,6 +6,9 @@ use serde::Serialize;
 use super::event::EventKind;
 use crate::clock::UnixTime;
 
+/// A participant's metadata, unless a subject is given another one: JSON in a string, as applications put it there.
+pub const PARTICIPANT_METADATA: &str = r#"{"role":"guest"}"#;
+
 /// What a sample is about. Two subjects with other ids make two events; one subject with two `id`s makes two copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
@@ -17,6 +20,8 @@ pub struct Subject {
     pub participant: String,
     /// `participant.sid`, `PA_…`
     pub participant_sid: String,
+    /// `participant.metadata`, which in LiveKit's events is the application's own text
+    pub participant_metadata: String,
     /// `track.sid`, `TR_…`
     pub track_sid: String,
     /// `track.version.unixMicro`
@@ -46,6 +51,7 @@ impl Subject {
             room_sid: format!("RM_{number:012}"),
             participant: format!("participant-{number}"),
             participant_sid: format!("PA_{number:012}"),
+            participant_metadata: PARTICIPANT_METADATA.to_owned(),
             track_sid: format!("TR_AM{number:012}"),
             track_unix_micro: nanos / 1000,
             track_ticks: 0,
@@ -147,7 +153,7 @@ struct Participant<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     state: &'static str,
     #[serde(skip_serializing_if = "str::is_empty")]
-    metadata: &'static str,
+    metadata: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     joined_at: String,
 }
@@ -236,7 +242,7 @@ fn whole_participant(subject: &Subject, kind: EventKind) -> Participant<'_> {
         sid: &subject.participant_sid,
         identity: &subject.participant,
         state: if joined { "ACTIVE" } else { "DISCONNECTED" },
-        metadata: r#"{"role":"guest"}"#,
+        metadata: &subject.participant_metadata,
         joined_at: (subject.started_at / 1_000_000_000).to_string(),
     }
 }

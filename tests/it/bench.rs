@@ -30,15 +30,16 @@ fn address() -> String {
 #[test]
 fn bench_as_the_backend_sees_each_event_once() {
     let address = address();
-    for (tls, event, ids) in [
+    for (tls, event, how) in [
         ("false", "participant_joined", None),
+        ("false", "participant_left", Some(["--metadata", "20KiB"])),
         ("true", "session", None),
-        ("true", "all", Some("--same-id")),
+        ("true", "all", Some(["--same-id", "--http1"])),
     ] {
         let (_gateway, url) = gateway(&format!("http://{address}/webhook"), tls);
         let mut arguments = vec!["--listen", &address, "--to", &url, "--insecure"];
         arguments.extend(["--events", "200", "--copies", "4", "--event", event]);
-        arguments.extend(ids);
+        arguments.extend(how.iter().flatten());
         let (code, whole, talk) = bench(&arguments);
         let audit = &whole["audit"];
         assert_eq!((code, &audit["ok"]), (0, &Value::Bool(true)), "{tls} {event}: {whole}{talk}");
@@ -119,7 +120,8 @@ fn a_bench_that_cannot_begin_says_why() {
     assert!(talk.contains("is the gateway running"), "{talk}");
     let known_by_id: &[&str] = &["bench", "--to", &url, "--event", "recording_finished"];
     let unbounded: &[&str] = &["bench", "--to", &url, "--events", "0"];
-    for arguments in [known_by_id, unbounded, &["bench"]] {
+    let too_large: &[&str] = &["bench", "--to", &url, "--metadata", "1025KiB"];
+    for arguments in [known_by_id, unbounded, too_large, &["bench"]] {
         let (code, out, talk) = output(arguments);
         assert_eq!((code, out.as_str()), (64, ""), "{arguments:?}: {talk}");
     }

@@ -14,7 +14,7 @@ use crate::cli::sender::{ATTEMPTS_MAX, Attempt, Next, Node, Signed};
 use crate::cli::trigger::plan::Signer;
 use crate::clock::{self, Monotonic, UnixTime};
 use crate::webhook::event::EventKind;
-use crate::webhook::sample::{self, Subject};
+use crate::webhook::sample::{self, PARTICIPANT_METADATA, Subject};
 use crate::webhook::verify::{SignError, sign};
 
 /// How long LiveKit's tokens are valid.
@@ -38,6 +38,8 @@ pub(super) struct Options {
     pub(super) ids: Ids,
     pub(super) events: u32,
     pub(super) copies: u16,
+    /// Bytes of the metadata that participants have.
+    pub(super) metadata_bytes: usize,
     /// Requests a second; none is as fast as answers come.
     pub(super) rate: Option<u32>,
     /// After this nothing new is sent.
@@ -48,6 +50,7 @@ pub(super) struct Options {
 pub(super) struct Load {
     signer: Signer,
     options: Options,
+    metadata: String,
     run: u64,
     began: Monotonic,
     began_unix: UnixTime,
@@ -68,7 +71,9 @@ impl Load {
     /// A load that begins now.
     pub(super) fn new(signer: Signer, options: Options) -> Self {
         let (began, began_unix) = (clock::monotonic(), clock::unix());
-        Self { signer, options, run: super::number(), began, began_unix, next: AtomicU64::new(0) }
+        let metadata = metadata(options.metadata_bytes);
+        let (run, next) = (super::number(), AtomicU64::new(0));
+        Self { signer, options, metadata, run, began, began_unix, next }
     }
 
     pub(super) fn signer(&self) -> &Signer {
@@ -158,6 +163,7 @@ impl Load {
         let kind = kinds.get(turn).copied().unwrap_or(EventKind::Other);
         let mut subject = Subject::numbered(self.run * EVENTS_END + event, self.began_unix);
         subject.room = format!("{}-{event}", self.rooms());
+        subject.participant_metadata.clone_from(&self.metadata);
         let now = clock::unix();
         let (copy, created_at) = match self.options.ids {
             Ids::Same => (0, self.began_unix),
@@ -167,6 +173,11 @@ impl Load {
         let authorization = sign(&self.signer.api_key, &self.signer.secret, &body, now, LIFETIME)?;
         Ok(Signed { body: body.into(), authorization })
     }
+}
+
+/// So many bytes of the samples' own metadata, again and again: most of them letters, some to be escaped.
+fn metadata(bytes: usize) -> String {
+    PARTICIPANT_METADATA.chars().cycle().take(bytes).collect()
 }
 
 fn id(run: u64, event: u64, copy: u64) -> String {
@@ -183,13 +194,15 @@ pub(super) fn read_id(run: u64, id: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use secrecy::SecretString;
+    use serde_json::Value;
 
     use super::*;
 
     fn load(ids: Ids, rate: Option<u32>) -> Load {
         let signer = Signer { api_key: "devkey".to_owned(), secret: SecretString::from("secret") };
-        let kinds = vec![EventKind::RoomStarted, EventKind::EgressEnded];
-        Load::new(signer, Options { kinds, ids, events: 4, copies: 3, rate, duration: None })
+        let kinds = vec![EventKind::ParticipantJoined, EventKind::EgressEnded];
+        let (events, copies, metadata_bytes, duration) = (4, 3, 1000, None);
+        Load::new(signer, Options { kinds, ids, events, copies, metadata_bytes, rate, duration })
     }
 
     #[test]
@@ -208,6 +221,18 @@ mod tests {
         assert_ne!(same.webhook(1, 0).unwrap().body, same.webhook(2, 0).unwrap().body);
         let distinct = load(Ids::Distinct, None);
         assert_ne!(distinct.webhook(1, 0).unwrap().body, distinct.webhook(1, 2).unwrap().body);
+    }
+
+    #[test]
+    fn participants_have_as_much_metadata_as_they_are_told() {
+        let load = load(Ids::Same, None);
+        let metadata = |event| {
+            let body: Value =
+                serde_json::from_slice(&load.webhook(event, 0).unwrap().body).unwrap();
+            body["participant"]["metadata"].as_str().map(str::len)
+        };
+        assert_eq!((metadata(0), metadata(1)), (Some(1000), None));
+        assert_eq!(super::metadata(16), PARTICIPANT_METADATA);
     }
 
     #[test]

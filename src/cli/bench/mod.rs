@@ -27,6 +27,7 @@ use crate::cli::options::{self, Credentials, Format};
 use crate::cli::sender::{self, Target};
 use crate::cli::trigger::plan::{self, Events, Signer};
 use crate::clock;
+use crate::config::units;
 use crate::webhook::event::EventKind;
 
 use audit::{Audit, Witness};
@@ -36,6 +37,9 @@ use report::Outcome;
 
 /// What is told and arrives, and waits to be counted.
 const QUEUE_MAX: usize = 4096;
+
+/// What `--metadata` may ask for: escaped, it still fits into a body that a gateway takes unless told otherwise.
+const METADATA_BYTES_MAX: usize = 1 << 20;
 
 const AFTER_HELP: &str = "\
 THE EVENTS REACH THE BACKEND: they are signed and look genuine. Their rooms are
@@ -82,6 +86,9 @@ pub struct Args {
     /// An event, such as `room_started`; `all` in turn; or those of a `session`
     #[arg(long, value_name = "EVENT", default_value = "participant_joined")]
     event: Events,
+    /// How much metadata participants have, at most 1MiB: it makes the bodies of their events larger
+    #[arg(long, value_name = "SIZE", default_value = "16B", value_parser = metadata_bytes)]
+    metadata: usize,
     /// Connections, each with one request under way
     #[arg(long, value_name = "COUNT", default_value_t = 16)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -168,6 +175,7 @@ impl Args {
                 ids,
                 events: self.events,
                 copies: self.copies,
+                metadata_bytes: self.metadata,
                 rate: self.rate,
                 duration: self.duration,
             },
@@ -249,6 +257,11 @@ fn manner() -> Manner {
         fail_events: Vec::new(),
         delay: Duration::ZERO,
     }
+}
+
+fn metadata_bytes(text: &str) -> Result<usize, String> {
+    let bytes = units::size(text).map_err(|fault| fault.to_string())?;
+    if bytes <= METADATA_BYTES_MAX { Ok(bytes) } else { Err("more than 1MiB".to_owned()) }
 }
 
 /// A number for this run, which its ids and rooms carry.
