@@ -65,7 +65,8 @@ func parse() options {
 	flag.StringVar(&o.output, "json", "", "where the figures go (target/compare/TIME.json)")
 	flag.StringVar(&o.write, "write", "", "a Markdown file whose part between the compare (or scale) marks is replaced, such as docs/performance.md")
 	flag.StringVar(&o.render, "render", "", "run nothing: the tables of these figures (a JSON file)")
-	flag.StringVar(&o.oncehook, "oncehook", "", "the program to measure (this tree, built for release)")
+	flag.StringVar(&o.oncehook, "oncehook", "", "the program to measure (this tree, as ./release builds it)")
+	flag.Bool("plain", false, "measure a plain cargo build --release instead: made sooner, but slower (run builds it)")
 	flag.StringVar(&o.before, "before", "", "another build of oncehook to measure beside it: before-memory, before-redis")
 	flag.StringVar(&o.goPeer, "go-peer", "", "the Go recipe (run builds it)")
 	flag.StringVar(&o.sources, "sources", "", "the folder of the peers' files (run copies it)")
@@ -416,6 +417,9 @@ func onlineCores() int {
 
 func versions(oncehook string) map[string]string {
 	found := map[string]string{"Go": runtime.Version()}
+	if oncehook, err := filepath.Abs(oncehook); err == nil {
+		found["oncehook's build"] = filepath.Base(filepath.Dir(oncehook)) // release-pgo, or release with --plain
+	}
 	for name, command := range map[string][]string{
 		"nginx": {"nginx", "-v"}, "HAProxy": {"haproxy", "-v"}, "Node": {"node", "--version"},
 		"Redis": {"redis-server", "--version"}, "oncehook": {oncehook, "version"},
