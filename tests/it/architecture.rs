@@ -207,6 +207,18 @@ fn every_room_of_the_table_exists() {
     }
 }
 
+/// The image is built from a folder without tests and benchmarks, where cargo would look for those that name no file.
+#[test]
+fn every_test_and_benchmark_names_its_file() {
+    let manifest: toml::Table = include_str!("../../Cargo.toml").parse().unwrap();
+    for kind in ["test", "bench"] {
+        let targets = manifest[kind].as_array().unwrap();
+        for target in targets {
+            assert!(target.get("path").is_some(), "[[{kind}]] without a path: {target}");
+        }
+    }
+}
+
 #[test]
 fn planted_breaches_are_found() {
     let planted = [
