@@ -32,6 +32,7 @@ use crate::dispatch::window::Windows;
 use crate::dispatch::{Concluded, Copy, Dispatch, Peer, twin_seen, via_seen};
 use crate::telemetry::Metrics;
 use crate::telemetry::labels::Malformed;
+use crate::text;
 use crate::webhook::key::{self, Identity};
 use crate::webhook::verify::{Refusal, Verifier};
 
@@ -337,7 +338,7 @@ fn fresh_request_id() -> Arc<str> {
     static NEXT: LazyLock<AtomicU64> =
         LazyLock::new(|| AtomicU64::new(getrandom::u64().unwrap_or_default()));
     let id = NEXT.fetch_add(STEP, Ordering::Relaxed);
-    format!("{id:016x}").into()
+    Arc::from(text::hex(&id.to_be_bytes(), &mut [0; 16]))
 }
 
 #[cfg(test)]
