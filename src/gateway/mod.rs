@@ -226,7 +226,7 @@ impl Gateway {
 
         let keyed = key::identify(&webhook, route.destination.name.as_str(), &route.identity);
         report.identified(&keyed);
-        self.metrics.identified(keyed.basis.label());
+        self.metrics.identified(keyed.basis);
         let window = route.windows.of(keyed.kind, keyed.basis, webhook.expires(), clock::unix());
         let (key, digest) = (keyed.key, keyed.digest);
         let copy = Copy {

@@ -20,7 +20,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::json::JsonLine;
-use super::labels::{AnswerResult, Route};
+use super::labels::AnswerResult;
+use super::series::Route;
 use super::sink::{Sink, Urgency};
 use crate::claim::Key;
 use crate::text;
