@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -68,6 +69,8 @@ pub(crate) struct Gateway {
     log: Arc<Mutex<Vec<String>>>,
     /// Held for each line that is read from its log.
     reading: Arc<AsyncMutex<()>>,
+    /// Ends when all that it has logged is read.
+    reader: JoinHandle<()>,
     address: SocketAddr,
     admin: SocketAddr,
     file: PathBuf,
@@ -127,7 +130,7 @@ impl Gateway {
         let reading = Arc::new(AsyncMutex::new(()));
         let each = Arc::clone(&reading);
         traced::canary(API_SECRET);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut kept = traced::Sink::new("gateway");
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 kept.line(&line);
@@ -137,7 +140,7 @@ impl Gateway {
         });
         let (address, admin) = (unset(), unset());
         let mut gateway =
-            Self { child, log, reading, address, admin, file: file.into(), folder: None };
+            Self { child, log, reading, reader, address, admin, file: file.into(), folder: None };
         let started = gateway.wait_for_line("\"listening\"");
         let line: serde_json::Value = serde_json::from_str(&started).expect("a log line is JSON");
         let address_in =
@@ -186,10 +189,13 @@ impl Gateway {
     pub(crate) fn wait_for_line(&mut self, part: &str) -> String {
         let until = Instant::now() + PATIENCE;
         loop {
+            // Before the lines are looked at: what it said last is read after its end.
+            let ended = self.child.try_wait().expect("the child can be asked");
+            let ended = ended.filter(|_| self.reader.is_finished());
             if let Some(line) = self.log().into_iter().find(|line| line.contains(part)) {
                 return line;
             }
-            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+            if let Some(status) = ended {
                 panic!(
                     "the gateway ended with {status} before it logged {part}:\n{}",
                     self.log().join("\n")
