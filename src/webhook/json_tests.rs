@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
-use super::json::{Malformed, Plain, Reader, Value, plain};
+use super::json::{Malformed, Reader, Value};
+use super::quoted::{Plain, plain};
 
 /// All that a reader can find out. Arrays are passed over.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,175 @@
+//! Where a JSON string ends (RFC 8259, 7), found by words of eight bytes and, if it is long, by blocks of 64. What it says
+//! is left to [`super::json`].
+
+/// How much is looked at in one step of a long string: a few of the widest registers that every CPU has.
+pub(super) const BLOCK: usize = 64;
+/// From so many bytes on, with its quotes, a string is long.
+const LONG_MIN: usize = 256;
+/// As many long strings are remembered of a document.
+const LONG_MAX: usize = 64;
+
+/// The start of some text that needs no second look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Plain {
+    /// How long it is.
+    pub(super) bytes: usize,
+    /// Whether all of it is ASCII.
+    pub(super) ascii: bool,
+}
+
+/// What comes before the first quote, backslash or control character, or before the end. Of eight bytes at a time the
+/// one to stop at is found by which of them borrow (Mycroft's test); a byte after it may be taken for one, never one
+/// before it.
+#[inline]
+pub(super) fn plain(text: &[u8]) -> Plain {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    let (words, tail) = text.as_chunks::<8>();
+    let mut seen = 0;
+    let mut bytes: usize = 0;
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        // Control characters and the quote, once its lowest bits are another's, are all below 0x21.
+        let below = (word ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
+        let backslash = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
+        let stop = (below | backslash) & !word & HIGH;
+        if stop != 0 {
+            // The bits below the lowest that is set: those of the bytes before.
+            seen |= word & (stop.wrapping_sub(1) & !stop);
+            // At most seven.
+            let before = usize::try_from(stop.trailing_zeros() / 8).unwrap_or(0);
+            return Plain { bytes: bytes.wrapping_add(before), ascii: seen & HIGH == 0 };
+        }
+        seen |= word;
+        bytes = bytes.wrapping_add(8);
+    }
+    for byte in tail {
+        if matches!(byte, b'"' | b'\\' | 0..0x20) {
+            break;
+        }
+        seen |= u64::from(*byte);
+        bytes = bytes.wrapping_add(1);
+    }
+    Plain { bytes, ascii: seen & HIGH == 0 }
+}
+
+/// The length, with both quotes, of the string that `text` begins with, as far as it must not be UTF-8; `None` if that
+/// is no string. Its first `at` bytes are known to be the opening quote and plain text.
+#[inline(never)]
+pub(super) fn quoted_bytes(text: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        at = at.wrapping_add(quiet_bytes(text, at));
+        let end = at.wrapping_add(BLOCK);
+        // What follows an escaped backslash would be taken for escaped, too.
+        while at < end || text.get(at.wrapping_sub(1)) == Some(&b'\\') {
+            let rest = text.get(at..)?;
+            let plain = plain(rest.get(..BLOCK).unwrap_or(rest)).bytes;
+            at = at.wrapping_add(plain);
+            match rest.get(plain..)? {
+                [b'"', ..] => return Some(at.wrapping_add(1)),
+                [b'\\', escape @ ..] => {
+                    at = at.wrapping_add(1).wrapping_add(escape_bytes(escape)?);
+                }
+                // A control character, or the end.
+                [0..0x20, ..] | [] => return None,
+                [_, ..] => {}
+            }
+        }
+    }
+}
+
+/// How much of a string, from `at` on, can be passed over by blocks. It ends before a backslash or behind what is no
+/// part of an escape; so must what comes before `at`, and not with a backslash.
+fn quiet_bytes(text: &[u8], at: usize) -> usize {
+    let mut rest = text.get(at.wrapping_sub(1)..).unwrap_or_default();
+    let mut bytes: usize = 0;
+    while let Some(window) = rest.first_chunk() {
+        if !is_quiet(window) {
+            break;
+        }
+        let step = BLOCK.wrapping_sub(usize::from(window.last() == Some(&b'\\')));
+        bytes = bytes.wrapping_add(step);
+        rest = rest.get(step..).unwrap_or_default();
+    }
+    bytes
+}
+
+/// Whether a block, all but the first of these bytes, neither ends the string nor has an escape in it other than that of a
+/// quote, which is what long strings are full of: JSON in JSON.
+///
+/// That is: a byte is a quote if and only if the one before is a backslash, and is no control character. No two
+/// backslashes follow each other then, so that each of them begins an escape. The loop has no branch, so that the
+/// compiler makes comparisons of sixteen bytes of it.
+#[inline]
+fn is_quiet(window: &[u8; BLOCK + 1]) -> bool {
+    let (before, block) = (window.first_chunk::<BLOCK>(), window.last_chunk::<BLOCK>());
+    let (Some(before), Some(block)) = (before, block) else { return false };
+    let loud = before.iter().zip(block).fold(false, |loud, (before, byte)| {
+        loud | ((*byte == b'"') ^ (*before == b'\\')) | (*byte < 0x20)
+    });
+    !loud
+}
+
+/// The length of what follows a backslash.
+fn escape_bytes(escape: &[u8]) -> Option<usize> {
+    match escape {
+        [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => Some(1),
+        [b'u', digits @ ..] => {
+            digits.first_chunk::<4>()?.iter().all(u8::is_ascii_hexdigit).then_some(5)
+        }
+        _ => None,
+    }
+}
+
+/// The long strings of a document, in their order, as a reader came by them: who reads it again need not look for their
+/// ends. A few; there may be more.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LongStrings(Vec<LongString>);
+
+#[derive(Clone, Copy, Debug)]
+struct LongString {
+    /// What is left of the document where it begins, in bytes.
+    left: usize,
+    /// How long it is, with its quotes.
+    bytes: usize,
+}
+
+impl LongStrings {
+    /// Notes a string with its quotes, if it is long. What is `left` of the document begins with it.
+    pub(super) fn note(&mut self, left: usize, bytes: usize) {
+        if bytes >= LONG_MIN && self.0.len() < LONG_MAX {
+            self.0.push(LongString { left, bytes });
+        }
+    }
+
+    /// For who comes by them once more, in the same order.
+    pub(super) fn again(&self) -> Ends<'_> {
+        let mut ends = Ends { next: LongString { left: 0, bytes: 0 }, later: self.0.iter() };
+        ends.advance();
+        ends
+    }
+}
+
+/// See [`LongStrings::again`].
+pub(super) struct Ends<'a> {
+    next: LongString,
+    later: std::slice::Iter<'a, LongString>,
+}
+
+impl Ends<'_> {
+    /// The length, with its quotes, of the string that begins where so much is left of the document, if that is known.
+    #[inline]
+    pub(super) fn find(&mut self, left: usize) -> Option<usize> {
+        if left != self.next.left {
+            return None;
+        }
+        let bytes = self.next.bytes;
+        self.advance();
+        Some(bytes)
+    }
+
+    fn advance(&mut self) {
+        // Nowhere does a string begin where nothing is left.
+        self.next = self.later.next().copied().unwrap_or(LongString { left: 0, bytes: 0 });
+    }
+}
