@@ -10,17 +10,17 @@
 //! not); the hash is quick and not cryptographic, so a tenant can make two of its own contents collide; a document nested
 //! deeper than [`DEPTH_MAX`] is taken as its bytes.
 
-use super::quoted::{LongStrings, plain};
+use super::quoted::{BLOCK, LongStrings, plain};
 use crate::claim::Digest;
 
 /// The deepest nesting that is told apart; LiveKit's bodies have seven levels.
 const DEPTH_MAX: usize = 64;
 /// As deep as they usually are.
 const DEPTH_USUAL: usize = 8;
-/// What is hashed at the same time, in words of a text that has [`LANES_MIN`] of them.
+/// How many words of a long text are hashed at the same time.
 const LANES: usize = 4;
-/// 256 bytes: shorter texts are as quickly hashed one word after the other.
-const LANES_MIN: usize = 32;
+/// From so many bytes on a text is long. Short ones are as quickly hashed one word after the other.
+const LANES_MIN: usize = 256;
 
 /// The digest of a body whose SHA-256 is known. Total. What is known of the body's long strings saves looking for their
 /// ends, and makes no difference.
@@ -53,10 +53,7 @@ pub(super) fn digest(body: &[u8], sha256: &[u8; 32], long: &LongStrings) -> Dige
                 after
             }
             b'"' => {
-                let bytes = match ends.find(rest.len()) {
-                    Some(quoted) => quoted.saturating_sub(2),
-                    None => string_bytes(after),
-                };
+                let bytes = string_bytes(after, || ends.find(rest.len()));
                 let rest = after.get(bytes.wrapping_add(1)..).unwrap_or_default();
                 if scan.top.place == Place::Name {
                     scan.name(after, bytes);
@@ -213,24 +210,27 @@ fn ends_scalar(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'{' | b'}' | b'[' | b']' | b',' | b':' | b'"')
 }
 
-/// The length of a string whose opening quote has been read: without the closing one, or to the end.
+/// The length of a string whose opening quote has been read: without the closing one, or to the end. `known` may say
+/// how long it is with both quotes; of a short one it is not asked.
 #[inline]
-fn string_bytes(text: &[u8]) -> usize {
-    let bytes = plain(text).bytes;
+fn string_bytes(text: &[u8], known: impl FnOnce() -> Option<usize>) -> usize {
+    let bytes = plain(text.get(..BLOCK).unwrap_or(text)).bytes;
     match text.get(bytes) {
         Some(b'"') => bytes,
-        Some(_) => odd_string_bytes(text, bytes),
+        Some(_) => {
+            known().map_or_else(|| odd_string_bytes(text, bytes), |quoted| quoted.saturating_sub(2))
+        }
         None => text.len(),
     }
 }
 
-/// The same, from the first byte on that is not plain.
+/// The same, from somewhere behind plain text on.
 fn odd_string_bytes(text: &[u8], mut end: usize) -> usize {
     while let Some(byte) = text.get(end) {
         let skip = match byte {
             b'"' => return end,
             b'\\' => 2,
-            // A control character, which JSON would not have here.
+            // What was not looked at, or a control character, which JSON would not have here.
             _ => 1,
         };
         end = end.wrapping_add(skip);
@@ -243,15 +243,17 @@ const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Of the first bytes of `text`: eight bytes a step, multiply, fold. The length goes in first, so that padding changes
 /// nothing.
+#[inline]
 fn hash(seed: u64, text: &[u8], bytes: usize) -> u64 {
+    let state = fold(seed.wrapping_add(ODD), u64::try_from(bytes).unwrap_or(u64::MAX));
+    if bytes >= LANES_MIN { lanes(state, text, bytes) } else { chain(state, text, bytes) }
+}
+
+#[inline]
+fn chain(mut state: u64, text: &[u8], bytes: usize) -> u64 {
     let (words, rest) = text.as_chunks::<8>();
     let (whole, tail) = (bytes / 8, bytes % 8);
-    let mut state = fold(seed.wrapping_add(ODD), u64::try_from(bytes).unwrap_or(u64::MAX));
-    let mut first = words.get(..whole).unwrap_or(words);
-    if first.len() >= LANES_MIN {
-        (state, first) = lanes(state, first);
-    }
-    for word in first {
+    for word in words.iter().take(whole) {
         state = fold(state, u64::from_le_bytes(*word));
     }
     let tail = match words.get(whole) {
@@ -262,24 +264,26 @@ fn hash(seed: u64, text: &[u8], bytes: usize) -> u64 {
     fold(fold(state, tail), ODD)
 }
 
+/// The same of a long text. Every fourth word goes into a state of its own, since a step that need not wait for the one
+/// before takes a quarter of the time.
+#[inline(never)]
+fn lanes(seed: u64, text: &[u8], bytes: usize) -> u64 {
+    let text = text.get(..bytes).unwrap_or(text);
+    let (rows, rest) = text.as_chunks::<{ 8 * LANES }>();
+    let mut states = [1, 2, 3, 4].map(|lane| fold(seed, lane));
+    for row in rows {
+        let (words, _) = row.as_chunks::<8>();
+        for (state, word) in states.iter_mut().zip(words) {
+            *state = fold(*state, u64::from_le_bytes(*word));
+        }
+    }
+    chain(states.into_iter().fold(seed, fold), rest, rest.len())
+}
+
 #[inline]
 fn fold(state: u64, word: u64) -> u64 {
     let product = (state ^ word).wrapping_mul(ODD);
     product ^ (product >> 32)
-}
-
-/// Of as many words as make whole rows; the others are left. Each column is hashed by itself, since a step that does not
-/// wait for the one before takes a quarter of the time.
-#[inline(never)]
-fn lanes(seed: u64, words: &[[u8; 8]]) -> (u64, &[[u8; 8]]) {
-    let (rows, rest) = words.as_chunks::<LANES>();
-    let mut states = [1, 2, 3, 4].map(|lane| fold(seed, lane));
-    for row in rows {
-        for (state, word) in states.iter_mut().zip(row) {
-            *state = fold(*state, u64::from_le_bytes(*word));
-        }
-    }
-    (states.into_iter().fold(seed, fold), rest)
 }
 
 #[cfg(test)]

@@ -53,14 +53,16 @@ pub(super) fn plain(text: &[u8]) -> Plain {
     Plain { bytes, ascii: seen & HIGH == 0 }
 }
 
-/// The length, with both quotes, of the string that `text` begins with, as far as it must not be UTF-8; `None` if that
-/// is no string. Its first `at` bytes are known to be the opening quote and plain text.
+/// The length, with both quotes, of the string that `text` begins with, which need not be UTF-8; `None` if that is no
+/// string. Its first `at` bytes are known to be the opening quote and plain text.
 #[inline(never)]
 pub(super) fn quoted_bytes(text: &[u8], mut at: usize) -> Option<usize> {
     loop {
-        at = at.wrapping_add(quiet_bytes(text, at));
+        while let Some(bytes) = quotes_escaped(text, at).or_else(|| letters_escaped(text, at)) {
+            at = at.wrapping_add(bytes);
+        }
         let end = at.wrapping_add(BLOCK);
-        // What follows an escaped backslash would be taken for escaped, too.
+        // Blocks must not begin behind an escaped backslash: they would take it for one that escapes.
         while at < end || text.get(at.wrapping_sub(1)) == Some(&b'\\') {
             let rest = text.get(at..)?;
             let plain = plain(rest.get(..BLOCK).unwrap_or(rest)).bytes;
@@ -78,36 +80,49 @@ pub(super) fn quoted_bytes(text: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// How much of a string, from `at` on, can be passed over by blocks. It ends before a backslash or behind what is no
-/// part of an escape; so must what comes before `at`, and not with a backslash.
-fn quiet_bytes(text: &[u8], at: usize) -> usize {
-    let mut rest = text.get(at.wrapping_sub(1)..).unwrap_or_default();
-    let mut bytes: usize = 0;
-    while let Some(window) = rest.first_chunk() {
-        if !is_quiet(window) {
-            break;
-        }
-        let step = BLOCK.wrapping_sub(usize::from(window.last() == Some(&b'\\')));
-        bytes = bytes.wrapping_add(step);
-        rest = rest.get(step..).unwrap_or_default();
-    }
-    bytes
+/// How much of the block at `at` may be passed over, if nothing but quotes is escaped in it and the string does not end:
+/// long strings are JSON, most of them. An escape that begins with its last byte is left to the next block. Before `at`
+/// there is no backslash, and a byte.
+///
+/// A byte is a quote if and only if it follows a backslash, then, and is no control character; no two backslashes follow
+/// each other, so that each begins an escape. The loop has no branch: the compiler makes comparisons of sixteen bytes of
+/// it.
+#[inline]
+fn quotes_escaped(text: &[u8], at: usize) -> Option<usize> {
+    let (before, block) = (block(text, at.wrapping_sub(1))?, block(text, at)?);
+    let odd = before.iter().zip(block).fold(false, |odd, (before, byte)| {
+        odd | ((*byte == b'"') ^ (*before == b'\\')) | (*byte < b' ')
+    });
+    let backslash = block.last() == Some(&b'\\');
+    (!odd).then_some(BLOCK.wrapping_sub(usize::from(backslash)))
 }
 
-/// Whether a block, all but the first of these bytes, neither ends the string nor has an escape in it other than that of a
-/// quote, which is what long strings are full of: JSON in JSON.
-///
-/// That is: a byte is a quote if and only if the one before is a backslash, and is no control character. No two
-/// backslashes follow each other then, so that each of them begins an escape. The loop has no branch, so that the
-/// compiler makes comparisons of sixteen bytes of it.
+/// The same, if no escape in it is longer than two bytes and no more than three backslashes follow each other (JSON in
+/// JSON in JSON): a byte is escaped if one or three of them come right before it.
 #[inline]
-fn is_quiet(window: &[u8; BLOCK + 1]) -> bool {
-    let (before, block) = (window.first_chunk::<BLOCK>(), window.last_chunk::<BLOCK>());
-    let (Some(before), Some(block)) = (before, block) else { return false };
-    let loud = before.iter().zip(block).fold(false, |loud, (before, byte)| {
-        loud | ((*byte == b'"') ^ (*before == b'\\')) | (*byte < 0x20)
+fn letters_escaped(text: &[u8], at: usize) -> Option<usize> {
+    let third = block(text, at.checked_sub(3)?)?;
+    let second = block(text, at.wrapping_sub(2))?;
+    let first = block(text, at.wrapping_sub(1))?;
+    let block = block(text, at)?;
+    let bytes = first.iter().zip(second).zip(third).zip(block);
+    let odd = bytes.fold(false, |odd, (((first, second), third), byte)| {
+        let (first, second, third) = (*first == b'\\', *second == b'\\', *third == b'\\');
+        let byte = *byte;
+        let (backslash, quote) = (byte == b'\\', byte == b'"');
+        let letter =
+            (byte == b'b') | (byte == b'f') | (byte == b'n') | (byte == b'r') | (byte == b't');
+        let may_be_escaped = backslash | quote | letter | (byte == b'/');
+        let escaped = first & (!second | third);
+        let too_many = first & second & third & backslash;
+        odd | (escaped & !may_be_escaped) | (quote & !escaped) | too_many | (byte < b' ')
     });
-    !loud
+    let backslashes = block.iter().rev().take_while(|byte| **byte == b'\\').count();
+    (!odd).then_some(BLOCK.wrapping_sub(backslashes))
+}
+
+fn block(text: &[u8], at: usize) -> Option<&[u8; BLOCK]> {
+    text.get(at..)?.first_chunk()
 }
 
 /// The length of what follows a backslash.
