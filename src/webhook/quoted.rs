@@ -58,8 +58,10 @@ pub(super) fn plain(text: &[u8]) -> Plain {
 #[inline(never)]
 pub(super) fn quoted_bytes(text: &[u8], mut at: usize) -> Option<usize> {
     loop {
-        while let Some(bytes) = quotes_escaped(text, at).or_else(|| letters_escaped(text, at)) {
+        at = quotes_escaped(text, at);
+        if let Some(bytes) = letters_escaped(text, at) {
             at = at.wrapping_add(bytes);
+            continue;
         }
         let end = at.wrapping_add(BLOCK);
         // Blocks must not begin behind an escaped backslash: they would take it for one that escapes.
@@ -80,26 +82,31 @@ pub(super) fn quoted_bytes(text: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// How much of the block at `at` may be passed over, if nothing but quotes is escaped in it and the string does not end:
-/// long strings are JSON, most of them. An escape that begins with its last byte is left to the next block. Before `at`
-/// there is no backslash, and a byte.
+/// Passes over blocks, from `at` on, in which nothing but quotes is escaped, and the string does not end: long strings are
+/// JSON, most of them. Before `at` there is no backslash, and a byte; so it is where this stops.
 ///
-/// A byte is a quote if and only if it follows a backslash, then, and is no control character; no two backslashes follow
-/// each other, so that each begins an escape. The loop has no branch: the compiler makes comparisons of sixteen bytes of
-/// it.
-#[inline]
-fn quotes_escaped(text: &[u8], at: usize) -> Option<usize> {
-    let (before, block) = (block(text, at.wrapping_sub(1))?, block(text, at)?);
-    let odd = before.iter().zip(block).fold(false, |odd, (before, byte)| {
-        odd | ((*byte == b'"') ^ (*before == b'\\')) | (*byte < b' ')
-    });
-    let backslash = block.last() == Some(&b'\\');
-    (!odd).then_some(BLOCK.wrapping_sub(usize::from(backslash)))
+/// Such a block has no control character, and a quote where a backslash comes before, and nowhere else. No two backslashes
+/// follow each other, then, so that each begins an escape. An escape that begins with the last byte is left to the next
+/// block. Apart from the others, so that the compiler keeps what it compares with, sixteen bytes at a time, in registers.
+#[inline(never)]
+fn quotes_escaped(text: &[u8], mut at: usize) -> usize {
+    while let (Some(before), Some(block)) = (block(text, at.wrapping_sub(1)), block(text, at)) {
+        let odd = before.iter().zip(block).fold(false, |odd, (before, byte)| {
+            odd | ((*byte == b'"') ^ (*before == b'\\')) | (*byte < b' ')
+        });
+        if odd {
+            break;
+        }
+        let backslash = block.last() == Some(&b'\\');
+        at = at.wrapping_add(BLOCK).wrapping_sub(usize::from(backslash));
+    }
+    at
 }
 
-/// The same, if no escape in it is longer than two bytes and no more than three backslashes follow each other (JSON in
-/// JSON in JSON): a byte is escaped if one or three of them come right before it.
-#[inline]
+/// How much may be passed over of one block at `at` that is less simple: no escape in it is longer than two bytes, and no
+/// more than three backslashes follow each other (JSON in JSON in JSON). A byte is escaped if one or three of them come
+/// right before it.
+#[inline(never)]
 fn letters_escaped(text: &[u8], at: usize) -> Option<usize> {
     let third = block(text, at.checked_sub(3)?)?;
     let second = block(text, at.wrapping_sub(2))?;
