@@ -351,6 +351,17 @@ mod tests {
         for (body, digest) in digests {
             assert_eq!(of(body), digest, "{body}");
         }
+        let long = [
+            (255, 0x01d6_cb6d_be3e_b100),
+            (256, 0x04e2_8248_cefa_67ee),
+            (287, 0xdcf5_f217_44de_e908),
+            (1000, 0x9218_eb2f_c9ac_73b3),
+        ];
+        for (bytes, digest) in long {
+            let text: String =
+                ('0'..='z').filter(char::is_ascii_alphanumeric).cycle().take(bytes).collect();
+            assert_eq!(of(&format!("[\"{text}\"]")), digest, "{bytes}");
+        }
     }
 
     #[test]
@@ -365,7 +376,8 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_hash_does_not_see_what_follows(text: Vec<u8>, more: Vec<u8>, seed: u64) {
+        fn a_hash_does_not_see_what_follows(text: Vec<u8>, times in 1..4_usize, more: Vec<u8>, seed: u64) {
+            let text = text.repeat(times);
             let both = [text.as_slice(), &more].concat();
             prop_assert_eq!(hash(seed, &both, text.len()), hash(seed, &text, text.len()));
         }

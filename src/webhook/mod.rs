@@ -18,6 +18,8 @@ pub mod keys;
 mod properties;
 mod protojson;
 mod quoted;
+#[cfg(test)]
+mod quoted_tests;
 pub mod refusal;
 pub mod sample;
 pub mod template;

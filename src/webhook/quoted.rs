@@ -166,32 +166,22 @@ impl LongStrings {
 
     /// For who comes by them once more, in the same order.
     pub(super) fn again(&self) -> Ends<'_> {
-        let mut ends = Ends { next: LongString { left: 0, bytes: 0 }, later: self.0.iter() };
-        ends.advance();
-        ends
+        let mut later = self.0.iter();
+        Ends { next: later.next(), later }
     }
 }
 
 /// See [`LongStrings::again`].
 pub(super) struct Ends<'a> {
-    next: LongString,
+    next: Option<&'a LongString>,
     later: std::slice::Iter<'a, LongString>,
 }
 
 impl Ends<'_> {
     /// The length, with its quotes, of the string that begins where so much is left of the document, if that is known.
-    #[inline]
     pub(super) fn find(&mut self, left: usize) -> Option<usize> {
-        if left != self.next.left {
-            return None;
-        }
-        let bytes = self.next.bytes;
-        self.advance();
-        Some(bytes)
-    }
-
-    fn advance(&mut self) {
-        // Nowhere does a string begin where nothing is left.
-        self.next = self.later.next().copied().unwrap_or(LongString { left: 0, bytes: 0 });
+        let found = self.next.filter(|next| next.left == left)?;
+        self.next = self.later.next();
+        Some(found.bytes)
     }
 }
