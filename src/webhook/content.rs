@@ -365,6 +365,13 @@ mod tests {
     }
 
     #[test]
+    fn every_byte_of_a_long_text_counts() {
+        let texts = (0..1000).map(|at| format!("\"{}b{}\"", "a".repeat(at), "a".repeat(999 - at)));
+        let digests: std::collections::HashSet<_> = texts.map(|text| of(&text)).collect();
+        assert_eq!(digests.len(), 1000);
+    }
+
+    #[test]
     fn what_is_nested_too_deep_is_taken_as_its_bytes() {
         let nested = |levels: usize| "[".repeat(levels);
         let bytes = u64::from_be_bytes([7; 8]);

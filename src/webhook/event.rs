@@ -189,14 +189,12 @@ impl<'a> Event<'a> {
     pub fn parse(body: &'a [u8]) -> Self {
         // What the strict pass gives up at (invalid UTF-8 or an impossible number in one of the fields) is skipped by
         // the second, which still finds the id: the next step of identification.
-        match read(body) {
-            (Some(body), long) => Self { body, long },
-            (None, _) => {
-                let (outline, long) = read(body);
-                let id = outline.map(|outline: Outline<'a>| outline.id).unwrap_or_default();
-                Self { body: Body { id, ..Body::default() }, long }
-            }
+        if let (Some(body), long) = read(body) {
+            return Self { body, long };
         }
+        let (outline, long) = read(body);
+        let id = outline.map(|outline: Outline<'a>| outline.id).unwrap_or_default();
+        Self { body: Body { id, ..Body::default() }, long }
     }
 
     /// The long strings of the body.

@@ -89,6 +89,10 @@ pub(super) fn quoted_bytes(text: &[u8], mut at: usize) -> Option<usize> {
 /// follow each other, then, so that each begins an escape. An escape that begins with the last byte is left to the next
 /// block. Apart from the others, so that the compiler keeps what it compares with, sixteen bytes at a time, in registers.
 #[inline(never)]
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "a branch would keep it from comparing many at once"
+)]
 fn quotes_escaped(text: &[u8], mut at: usize) -> usize {
     while let (Some(before), Some(block)) = (block(text, at.wrapping_sub(1)), block(text, at)) {
         let odd = before.iter().zip(block).fold(false, |odd, (before, byte)| {
@@ -107,6 +111,10 @@ fn quotes_escaped(text: &[u8], mut at: usize) -> usize {
 /// more than three backslashes follow each other (JSON in JSON in JSON). A byte is escaped if one or three of them come
 /// right before it.
 #[inline(never)]
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "a branch would keep it from comparing many at once"
+)]
 fn letters_escaped(text: &[u8], at: usize) -> Option<usize> {
     let third = block(text, at.checked_sub(3)?)?;
     let second = block(text, at.wrapping_sub(2))?;

@@ -70,19 +70,22 @@ fn what_is_odd_is_found_at_every_place_of_a_block() {
         [&b""[..], b"\"", b"n", b"u0041", b"x"].map(|then| [&backslashes, then].concat())
     });
     let odd: Vec<Vec<u8>> = ODD.iter().map(|odd| odd.to_vec()).chain(runs).collect();
+    let behind = [
+        b"\", \"next\": \"\\\"\"}".to_vec(),
+        [full(b"x", 2 * BLOCK).as_slice(), b"\""].concat(),
+        b"".to_vec(),
+    ];
     let (mut strings, mut others) = (0, 0);
     for of in FULL {
         for lead in 0..=BLOCK + 8 {
             let head = [b"\"", full(b"x", lead).as_slice(), &full(of, 2 * BLOCK)].concat();
-            for odd in &odd {
-                let behind: [&[u8]; 2] = [b"", b"\", \"next\": \"\\\"\"}"];
-                for behind in behind {
-                    let text = [&head, odd.as_slice(), behind].concat();
-                    *(if check(&text) { &mut strings } else { &mut others }) += 1;
-                }
-            }
-            let more = [&head, odd[lead].as_slice(), &full(of, 2 * BLOCK), b"\" "].concat();
-            *(if check(&more) { &mut strings } else { &mut others }) += 1;
+            let found = odd.iter().flat_map(|odd| {
+                let text = [&head, odd.as_slice()].concat();
+                behind.each_ref().map(|behind| check(&[&text, behind.as_slice()].concat()))
+            });
+            let (found, lost): (Vec<bool>, Vec<bool>) = found.partition(|found| *found);
+            strings += found.len();
+            others += lost.len();
         }
     }
     assert!(strings > 10_000 && others > 10_000, "{strings} {others}");
@@ -97,6 +100,19 @@ fn a_string_that_ends_anywhere_ends_there() {
             assert!(!check(&whole[..end]), "{end}");
             check(&[&whole[..end], b"\""].concat());
             check(&[&whole[..end], b"\"", &whole].concat());
+        }
+    }
+}
+
+/// Where blocks are begun with again, behind an escape that they leave to a look at each.
+#[test]
+fn a_quote_behind_an_escaped_backslash_ends_a_string() {
+    for lead in 0..=BLOCK {
+        for bytes in 0..=2 * BLOCK {
+            let text =
+                [b"\"", full(b"x", lead).as_slice(), b"\\u00e9", &full(b"y", bytes)].concat();
+            let text = [text.as_slice(), b"\\\\\"", &full(b"z", 2 * BLOCK), b"\""].concat();
+            assert!(check(&text));
         }
     }
 }
