@@ -2,7 +2,7 @@
 //!
 //! In reading order:
 //!
-//! 1. [`clock`]: time as a value; [`worker`]: the threads that do the work.
+//! 1. [`clock`]: time as a value; [`text`]: numbers as text; [`worker`]: the threads that do the work.
 //! 2. [`claim`]: the protocol that lets exactly one copy of an event through. Pure.
 //! 3. [`webhook`]: LiveKit's format: signature, event, key. Pure.
 //! 4. [`store`], [`upstream`]: what the protocol is carried out with: records, and the backend.
@@ -24,6 +24,7 @@ pub mod listener;
 pub mod relay;
 pub mod store;
 pub mod telemetry;
+pub mod text;
 pub mod upstream;
 pub mod webhook;
 pub mod worker;

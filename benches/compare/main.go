@@ -21,7 +21,7 @@ import (
 )
 
 type options struct {
-	quick, scale          bool
+	quick, scale, long    bool
 	rounds                int
 	seconds               float64
 	only                  string
@@ -59,6 +59,7 @@ func parse() options {
 	var o options
 	flag.BoolVar(&o.quick, "quick", false, "the most telling rows only, half the requests, 3 rounds: 3 minutes at most")
 	flag.BoolVar(&o.scale, "scale", false, "instead: 1 to 3 replicas on one Redis, and up to 10 million remembered events: 6 minutes at most")
+	flag.BoolVar(&o.long, "long", false, "with --scale: the memory store is filled with 10 million events, too: 15 minutes more")
 	flag.IntVar(&o.rounds, "rounds", 0, "rounds (5; with --quick or --scale 3); each has every row and every contender")
 	flag.Float64Var(&o.seconds, "seconds", 0, "limit of one run (2; with --quick 1); slow contenders are cut off there")
 	flag.StringVar(&o.only, "only", "", "rows and contenders, comma between: h1-fresh,nginx,oncehook-redis; also syscalls, memory")
@@ -126,6 +127,9 @@ func benchmark(ctx context.Context, o options) error {
 			return err
 		}
 		*path = absolute
+	}
+	if o.long && !o.scale {
+		return errors.New("--long is for --scale: add that")
 	}
 	if o.scale && o.only != "" {
 		return errors.New("--scale has no rows or contenders to choose: leave --only out")

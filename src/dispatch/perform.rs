@@ -35,41 +35,45 @@ impl Dispatch {
         let (mut exchange, mut effect) =
             Exchange::start(self.terms(copy), owner, copy.digest, began);
         let mut attempt = Attempt::default();
+        // Read once between two effects: the end of the one is the begin of the next.
+        let mut now = began;
         loop {
-            let input = match effect {
+            let input;
+            (input, now) = match effect {
                 Effect::Store(place, operation) => {
-                    self.ask(place, copy.key, owner, operation).await
+                    self.ask((place, operation), copy.key, owner, now).await
                 }
                 Effect::Wait(pause) => {
                     tokio::time::sleep(pause).await;
-                    Input::Woke
+                    (Input::Woke, clock::monotonic())
                 }
                 Effect::Forward { attempt: number, possible_duplicate, deadline } => {
                     attempt = Attempt { number, possible_duplicate };
-                    Input::Forwarded(self.forward(copy, attempt, deadline).await)
+                    let (outcome, ended) = self.forward(copy, attempt, deadline, now).await;
+                    (Input::Forwarded(outcome), ended)
                 }
                 Effect::Answer(answer) => return self.conclude(copy, owner, answer, attempt),
             };
-            effect = exchange.step(input, clock::monotonic());
+            effect = exchange.step(input, now);
         }
     }
 
-    /// Asks a store, and counts what it says.
+    /// Asks a store, and counts what it says. Ends, as all of these, with the time when that was known.
     pub(super) async fn ask(
         &self,
-        place: Place,
+        (place, operation): (Place, Operation),
         key: Key,
         owner: Owner,
-        operation: Operation,
-    ) -> Input {
-        let began = clock::monotonic();
+        began: Monotonic,
+    ) -> (Input, Monotonic) {
         let said = match place {
             Place::Shared => self.stores.shared.execute(key, owner, operation).await,
             Place::Local => self.stores.local.execute(key, owner, operation, began),
         };
         let counted = said.as_ref().map(|reply| *reply).map_err(StoreError::label);
-        self.metrics.store_operation(operation, counted, since(began));
-        match said {
+        let ended = clock::monotonic();
+        self.metrics.store_operation(operation, counted, ended.since(began));
+        let input = match said {
             Ok(reply) => {
                 // The local store only hears of what the shared one did not take: that it knew of no lease means nothing.
                 if place == Place::Shared {
@@ -81,7 +85,8 @@ impl Dispatch {
                 tracing::debug!(%key, ?operation, %error, "the store did not reply");
                 Input::StoreFailed { outage: self.stores.shared.outage().unwrap_or_default() }
             }
-        }
+        };
+        (input, ended)
     }
 
     /// Forwards `copy`, and counts what came of it.
@@ -90,8 +95,8 @@ impl Dispatch {
         copy: &Copy,
         attempt: Attempt,
         deadline: Monotonic,
-    ) -> Outcome {
-        let began = clock::monotonic();
+        began: Monotonic,
+    ) -> (Outcome, Monotonic) {
         let may_write = || clock::monotonic() < deadline;
         let forward = Forward {
             head: &copy.head,
@@ -105,7 +110,8 @@ impl Dispatch {
             may_write: &may_write,
         };
         let forwarded = copy.route.upstream.forward(forward).await;
-        self.metrics.forwarded(&copy.route.name, forwarded.outcome, since(began));
+        let ended = clock::monotonic();
+        self.metrics.forwarded(&copy.route.name, forwarded.outcome, ended.since(began));
         if attempt.possible_duplicate {
             self.metrics.possible_duplicate();
         }
@@ -115,7 +121,7 @@ impl Dispatch {
                 error = %detail, "the backend gave no usable answer"
             );
         }
-        forwarded.outcome
+        (forwarded.outcome, ended)
     }
 
     /// Hands over what is unfinished, and reports.
@@ -162,8 +168,4 @@ impl Dispatch {
             ) => {}
         }
     }
-}
-
-fn since(began: Monotonic) -> Duration {
-    clock::monotonic().since(began)
 }

@@ -3,7 +3,7 @@
 use crate::claim::exchange::{Conclusion, Input, Outcome, Place};
 use crate::claim::record::{Ending, Operation, Reply};
 use crate::claim::{Owner, Verdict};
-use crate::clock;
+use crate::clock::{self, Monotonic};
 
 use super::perform::Attempt;
 use super::{Concluded, Copy, Dispatch, owner};
@@ -12,27 +12,32 @@ impl Dispatch {
     /// Claims `copy` to see what would become of it, forwards it whatever the answer, and records the outcome as if the
     /// claim had counted. A store that fails changes nothing: a shadow never stands in the way.
     pub(super) async fn shadow(&self, copy: &Copy) -> Concluded {
-        let deadline = clock::monotonic().plus(copy.route.upstream_timeout);
+        let began = clock::monotonic();
+        let deadline = began.plus(copy.route.upstream_timeout);
         let owner = owner();
         let won = match owner {
-            Some(owner) => self.claim_in_shadow(copy, owner).await,
+            Some(owner) => self.claim_in_shadow(copy, owner, began).await,
             None => None,
         };
         let attempt = won.unwrap_or(Attempt { number: 1, possible_duplicate: false });
-        let outcome = self.forward(copy, attempt, deadline).await;
+        let (outcome, ended) = self.forward(copy, attempt, deadline, clock::monotonic()).await;
         if let (Some(owner), Some(_)) = (owner, won) {
             // The reply changes nothing, and a failure is counted by `ask`.
-            self.ask(Place::Shared, copy.key, owner, record_of(outcome, copy)).await;
+            self.ask((Place::Shared, record_of(outcome, copy)), copy.key, owner, ended).await;
         }
         Concluded { attempt: attempt.number, ..Concluded::of(Conclusion::Forwarded(outcome)) }
     }
 
     /// The attempt, if this copy would have been forwarded.
-    async fn claim_in_shadow(&self, copy: &Copy, owner: Owner) -> Option<Attempt> {
+    async fn claim_in_shadow(
+        &self,
+        copy: &Copy,
+        owner: Owner,
+        began: Monotonic,
+    ) -> Option<Attempt> {
         let claim = Operation::Claim { lease: self.options().lease, window: copy.window };
-        let Input::Replied(reply) = self.ask(Place::Shared, copy.key, owner, claim).await else {
-            return None;
-        };
+        let said = self.ask((Place::Shared, claim), copy.key, owner, began).await;
+        let (Input::Replied(reply), _) = said else { return None };
         if let Reply::Won { attempt: number, possible_duplicate } = reply {
             return Some(Attempt { number, possible_duplicate });
         }

@@ -316,7 +316,9 @@ pub fn respond(answer: &Answer, request_id: &str) -> Response<Full<Bytes>> {
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
     headers.insert(ONCEHOOK_STATUS, HeaderValue::from_static(answer.word));
-    if let Ok(id) = HeaderValue::from_str(request_id) {
+    if let Ok(mut id) = HeaderValue::from_str(request_id) {
+        // To HTTP/2 it means that the value is not worth remembering (RFC 7541, §7.1.3): no other answer has it.
+        id.set_sensitive(true);
         headers.insert(REQUEST_ID, id);
     }
     if answer.status != StatusCode::NO_CONTENT {

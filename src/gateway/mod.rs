@@ -32,6 +32,7 @@ use crate::dispatch::window::Windows;
 use crate::dispatch::{Concluded, Copy, Dispatch, Peer, twin_seen, via_seen};
 use crate::telemetry::Metrics;
 use crate::telemetry::labels::Malformed;
+use crate::text;
 use crate::webhook::key::{self, Identity};
 use crate::webhook::verify::{Refusal, Verifier};
 
@@ -225,7 +226,7 @@ impl Gateway {
 
         let keyed = key::identify(&webhook, route.destination.name.as_str(), &route.identity);
         report.identified(&keyed);
-        self.metrics.identified(keyed.basis.label());
+        self.metrics.identified(keyed.basis);
         let window = route.windows.of(keyed.kind, keyed.basis, webhook.expires(), clock::unix());
         let (key, digest) = (keyed.key, keyed.digest);
         let copy = Copy {
@@ -337,7 +338,7 @@ fn fresh_request_id() -> Arc<str> {
     static NEXT: LazyLock<AtomicU64> =
         LazyLock::new(|| AtomicU64::new(getrandom::u64().unwrap_or_default()));
     let id = NEXT.fetch_add(STEP, Ordering::Relaxed);
-    format!("{id:016x}").into()
+    Arc::from(text::hex(&id.to_be_bytes(), &mut [0; 16]))
 }
 
 #[cfg(test)]

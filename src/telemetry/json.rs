@@ -1,15 +1,17 @@
 //! A log line as one JSON object, the same to the byte as tracing-subscriber's own (a test holds that), at a part of its
 //! cost: nothing is serialized that can be written as it stands.
 
+use std::cell::RefCell;
 use std::fmt::{self, Debug, Write};
 
 use serde::Serialize;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::clock::{self, UnixTime};
 
 /// Longer than most lines, in bytes.
 const LINE: usize = 512;
@@ -32,7 +34,7 @@ where
         // Every write to `into` is a dynamic call, so there is one.
         let mut line = String::with_capacity(LINE);
         line.write_str("{\"timestamp\":\"")?;
-        SystemTime.format_time(&mut Writer::new(&mut line))?;
+        push_time(&mut line, clock::unix());
         line.write_str("\",\"level\":\"")?;
         line.write_str(event.metadata().level().as_str())?;
         line.write_str("\"")?;
@@ -64,11 +66,11 @@ impl Visit for Members {
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.member(field, |line| write!(line, "{value}"));
+        self.member(field, |line| line.write_str(itoa::Buffer::new().format(value)));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.member(field, |line| write!(line, "{value}"));
+        self.member(field, |line| line.write_str(itoa::Buffer::new().format(value)));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
@@ -90,6 +92,25 @@ impl Visit for Members {
             line.write_char('"')
         });
     }
+}
+
+/// Writes `time` to the microsecond (RFC 3339). Lines come many a second, so the second's own text is kept.
+fn push_time(line: &mut String, time: UnixTime) {
+    thread_local! {
+        static LAST: RefCell<(u64, String)> = RefCell::default();
+    }
+    LAST.with_borrow_mut(|(second, text)| {
+        if *second != time.seconds() || text.is_empty() {
+            *text = time.rfc3339();
+            *second = time.seconds();
+        }
+        line.push_str(text.trim_end_matches('Z'));
+    });
+    line.push('.');
+    let micros = time.since_epoch().subsec_micros();
+    let padded = micros.saturating_add(1_000_000);
+    line.push_str(itoa::Buffer::new().format(padded).get(1..).unwrap_or_default());
+    line.push('Z');
 }
 
 fn name(line: &mut String, field: &Field) -> fmt::Result {

@@ -20,9 +20,11 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::json::JsonLine;
-use super::labels::{AnswerResult, Route};
+use super::labels::AnswerResult;
+use super::series::Route;
 use super::sink::{Sink, Urgency};
 use crate::claim::Key;
+use crate::text;
 use crate::webhook::event::EventKind;
 
 /// How lines look.
@@ -140,6 +142,9 @@ impl Write for Entry {
     }
 }
 
+/// Longer than most addresses with their ports, in bytes.
+const ADDRESS: usize = 48;
+
 /// Ours from `level` on, all others' from [`OTHERS`] on, if that is more severe.
 fn filter(level: Level) -> Targets {
     // Of two levels, the more verbose one is the greater.
@@ -182,6 +187,13 @@ pub struct WebhookLine<'a> {
 
 /// Writes the one line that a webhook gets.
 pub fn webhook(line: &WebhookLine<'_>) {
+    let mut room = [0; 32];
+    let key = line.key.map(|key| text::hex(&key.0, &mut room));
+    let peer = line.peer.map(|address| {
+        let mut text = String::with_capacity(ADDRESS);
+        text::push_socket(&mut text, address);
+        text
+    });
     macro_rules! write_at {
         ($level:ident) => {
             tracing::$level!(
@@ -189,13 +201,13 @@ pub fn webhook(line: &WebhookLine<'_>) {
                 route = line.route.as_str(),
                 event = line.event.map(EventKind::name),
                 id = line.id,
-                key = line.key.map(tracing::field::display),
+                key,
                 basis = line.basis,
                 attempt = line.attempt,
                 possible_duplicate = line.possible_duplicate,
                 status = line.status,
                 duration_ms = milliseconds(line.duration),
-                peer = line.peer.map(tracing::field::display),
+                peer = peer.as_deref(),
                 request_id = line.request_id,
                 reason = line.reason,
                 hint = line.hint,

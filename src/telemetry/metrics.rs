@@ -13,19 +13,17 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::claim::exchange::Outcome;
 use crate::claim::record::{Operation, Reply};
 use crate::clock;
-use crate::webhook::event::EventKind;
 
 use super::families::{Connections, Durations, Reloads, Stores, Webhooks};
-pub use super::labels::Route;
 use super::labels::{
-    self, AdminRefusal, AnswerResult, ConnectionEnd, ConnectionRejection, Http2Error, Http2Scope,
-    Malformed, ReloadResult, StatusClass, TlsFailure,
+    self, AdminRefusal, ConnectionEnd, ConnectionRejection, Http2Error, Http2Scope, Malformed,
+    ReloadResult, StatusClass, TlsFailure,
 };
 use super::log;
 use super::process::Process;
+use super::series::{Route, SharedSeries};
 pub use super::totals::Counts;
 use super::totals::Totals;
 
@@ -36,12 +34,13 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    webhooks: Webhooks,
-    store: Stores,
+    pub(super) webhooks: Webhooks,
+    pub(super) store: Stores,
     connections: Connections,
-    durations: Durations,
+    pub(super) durations: Durations,
     reloads: Reloads,
-    totals: Totals,
+    pub(super) totals: Totals,
+    pub(super) series: SharedSeries,
 }
 
 impl Metrics {
@@ -63,97 +62,30 @@ impl Metrics {
             drop(reloads.done.get_or_create(&labels::Reload { result }));
         }
         let totals = Totals::default();
-        Arc::new(Self { registry, webhooks, store, connections, durations, reloads, totals })
-    }
-
-    /// The label for a configured route. Call it once a route, when the gateway is built, and keep the value: cloning
-    /// it is cheap. Its main series begin at zero, so that a rate can be taken from the first event.
-    pub fn route(&self, name: &str) -> Route {
-        let route = Route::new(name);
-        for &result in AnswerResult::ALL {
-            let class = match result {
-                AnswerResult::Forwarded | AnswerResult::Duplicate | AnswerResult::Collapsed => {
-                    StatusClass::Success
-                }
-                AnswerResult::Refused => StatusClass::ClientError,
-                AnswerResult::Failed => StatusClass::ServerError,
-            };
-            drop(self.webhooks.answered.get_or_create(&labels::Answered {
-                route: route.clone(),
-                result,
-                class,
-            }));
-        }
-        for &outcome in labels::ForwardOutcome::ALL {
-            drop(
-                self.webhooks
-                    .forwards
-                    .get_or_create(&labels::Forward { route: route.clone(), outcome }),
-            );
-        }
-        drop(self.durations.forward.get_or_create(&labels::RouteSet { route: route.clone() }));
-        route
-    }
-
-    /// A copy arrived on `route`: call it once for every copy, as soon as its kind is known or it is refused
-    /// (`None`).
-    pub fn received(&self, route: &Route, kind: Option<EventKind>) {
-        self.totals.received();
-        let event = labels::EventLabel(kind);
-        self.webhooks
-            .received
-            .get_or_create(&labels::Received { route: route.clone(), event })
-            .inc();
-    }
-
-    /// A copy was answered: call it once for every copy that was received.
-    pub fn answered(&self, route: &Route, result: AnswerResult, status: u16) {
-        self.totals.answered(result);
-        let class = StatusClass::of(status);
-        self.webhooks
-            .answered
-            .get_or_create(&labels::Answered { route: route.clone(), result, class })
-            .inc();
+        let series = SharedSeries::default();
+        Arc::new(Self {
+            registry,
+            webhooks,
+            store,
+            connections,
+            durations,
+            reloads,
+            totals,
+            series,
+        })
     }
 
     /// Why a copy was refused, beside [`Metrics::answered`]. `reason` is the `label()` of a closed enum.
     pub fn refused(&self, route: &Route, reason: &'static str) {
         self.webhooks
             .refusals
-            .get_or_create(&labels::Refusal { route: route.clone(), reason })
+            .get_or_create(&labels::Refusal { route: route.series().name.clone(), reason })
             .inc();
     }
 
     /// A refusal was neither told nor logged: its source has been refused too often.
     pub fn refusal_limited(&self) {
         self.webhooks.refusals_limited.inc();
-    }
-
-    /// A forward came to an end, `duration` after it began.
-    pub fn forwarded(&self, route: &Route, outcome: Outcome, duration: Duration) {
-        let outcome = outcome.into();
-        self.webhooks
-            .forwards
-            .get_or_create(&labels::Forward { route: route.clone(), outcome })
-            .inc();
-        let set = labels::RouteSet { route: route.clone() };
-        self.durations.forward.get_or_create(&set).observe(duration.as_secs_f64());
-    }
-
-    /// A store replied, or failed with the `label()` of its error.
-    pub fn store_operation(
-        &self,
-        operation: Operation,
-        result: Result<Reply, &'static str>,
-        duration: Duration,
-    ) {
-        let operation = operation.into();
-        let result = result.map_or_else(|error| error, labels::reply_label);
-        self.store.operations.get_or_create(&labels::Store { operation, result }).inc();
-        self.durations
-            .store
-            .get_or_create(&labels::StoreTime { operation })
-            .observe(duration.as_secs_f64());
     }
 
     /// The store cannot be asked (or can again), and this process decides alone or rejects.
@@ -177,11 +109,6 @@ impl Metrics {
         self.store.disk_bytes.set(gauge(file_bytes));
         self.store.disk_evicted.inner().store(evicted, Ordering::Relaxed);
         self.store.disk_set_aside.inner().store(set_aside, Ordering::Relaxed);
-    }
-
-    /// How a key was found; `basis` is the `label()` of `webhook::key::Basis`.
-    pub fn identified(&self, basis: &'static str) {
-        self.webhooks.basis.get_or_create(&labels::Basis { basis }).inc();
     }
 
     /// A forward was marked `Oncehook-Possible-Duplicate`.

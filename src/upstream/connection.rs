@@ -28,6 +28,9 @@ use super::{BuildError, ForwardError};
 /// How many addresses of one name are tried.
 const ADDRESSES_MAX: usize = 8;
 
+/// What is read at once, in bytes.
+const READ: usize = 2048;
+
 /// How a connection to one backend is made.
 pub(super) struct Connector {
     host: String,
@@ -299,7 +302,9 @@ impl AsyncRead for Socket {
 /// Reads what there is. If that was all, it says that the next read would block: so tokio knows it without asking the
 /// kernel.
 fn read_some(socket: &TcpStream, into: &mut ReadBuf<'_>, taken: &mut usize) -> io::Result<()> {
-    let into = into.initialize_unfilled();
+    // An answer that somebody waits for is short; a long one takes some reads more, not the zeroing of much room.
+    let room = into.remaining().min(READ);
+    let into = into.initialize_unfilled_to(room);
     *taken = (&*SockRef::from(socket)).read(into)?;
     let emptied = *taken > 0 && *taken < into.len();
     if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use http::header::FORWARDED;
 use ipnet::IpNet;
 
-use super::headers::X_FORWARDED_FOR;
+use super::forwarding::X_FORWARDED_FOR;
 
 /// The address of the sender: `peer`, unless it is a trusted proxy; then the last address that it names, unless that is
 /// one too, and so on. Each proxy adds the address that it was reached from at the end, so whatever stands before the

@@ -3,25 +3,23 @@
 //! Pure. A field that the gateway answers for is written by the gateway and by nobody else; fields that belong to one
 //! connection end with it (RFC 9110, §7.6.1); all others pass unchanged and in order.
 
-use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, FORWARDED, HOST, TE,
-    TRANSFER_ENCODING, UPGRADE, USER_AGENT, VIA,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, TRANSFER_ENCODING,
+    UPGRADE, USER_AGENT, VIA,
 };
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 
+use super::forwarding::{add_forwarding, join, joined};
 use super::options::{HostPolicy, Options, PathPolicy};
+use super::scribe::Scribe;
 use super::{BuildError, Forward, Peer};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const ONCEHOOK_ATTEMPT: HeaderName = HeaderName::from_static("oncehook-attempt");
 const ONCEHOOK_POSSIBLE_DUPLICATE: HeaderName =
     HeaderName::from_static("oncehook-possible-duplicate");
-pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How a head is built for one backend: what does not change from request to request is made once.
@@ -29,6 +27,8 @@ pub(super) struct HeadRules {
     host: Host,
     path: Path,
     via: String,
+    /// The gateway's element of `Via`, for each version that a request may have.
+    via_elements: [(Version, HeaderValue); 5],
 }
 
 enum Host {
@@ -61,7 +61,18 @@ impl HeadRules {
         {
             return Err(BuildError::Via { name: via.clone() });
         }
-        Ok(Self { host, path, via: via.clone() })
+        let element = |version, number: &str| {
+            let value = HeaderValue::try_from(format!("{number} {via}"));
+            value.map(|value| (version, value)).map_err(|_| BuildError::Via { name: via.clone() })
+        };
+        let via_elements = [
+            element(Version::HTTP_11, "1.1")?,
+            element(Version::HTTP_2, "2.0")?,
+            element(Version::HTTP_10, "1.0")?,
+            element(Version::HTTP_09, "0.9")?,
+            element(Version::HTTP_3, "3.0")?,
+        ];
+        Ok(Self { host, path, via: via.clone(), via_elements })
     }
 
     pub(super) fn via(&self) -> &str {
@@ -83,21 +94,25 @@ impl HeadRules {
 
     /// The head of a forward.
     pub(super) fn webhook(&self, forward: &Forward<'_>) -> HeaderMap {
-        let mut head = self.carry(forward.head, forward.peer, Purpose::Webhook);
-        put(&mut head, X_REQUEST_ID, forward.request_id);
-        put(&mut head, IDEMPOTENCY_KEY, &forward.key.to_string());
-        head.insert(ONCEHOOK_ATTEMPT, HeaderValue::from(forward.attempt));
+        let mut scribe = Scribe::new();
+        let mut head = self.carry(forward.head, forward.peer, Purpose::Webhook, &mut scribe);
+        scribe.text(X_REQUEST_ID, forward.request_id);
+        scribe.hex(IDEMPOTENCY_KEY, forward.key.0);
+        scribe.number(ONCEHOOK_ATTEMPT, forward.attempt);
+        scribe.number(CONTENT_LENGTH, forward.body.len());
+        scribe.finish(&mut head);
         if forward.possible_duplicate {
             head.insert(ONCEHOOK_POSSIBLE_DUPLICATE, HeaderValue::from_static("1"));
         }
-        head.insert(CONTENT_LENGTH, HeaderValue::from(forward.body.len()));
         head
     }
 
     /// The head of a request that is none of the gateway's business.
     pub(super) fn relayed(&self, sender: &Parts, peer: &Peer, request_id: &str) -> HeaderMap {
-        let mut head = self.carry(sender, peer, Purpose::Relay);
-        put(&mut head, X_REQUEST_ID, request_id);
+        let mut scribe = Scribe::new();
+        let mut head = self.carry(sender, peer, Purpose::Relay, &mut scribe);
+        scribe.text(X_REQUEST_ID, request_id);
+        scribe.finish(&mut head);
         if sender.headers.contains_key(TRANSFER_ENCODING) {
             // It overrides a length, which then must not be passed on (RFC 9112, §6.3).
             head.remove(CONTENT_LENGTH);
@@ -112,30 +127,30 @@ impl HeadRules {
         head
     }
 
-    fn carry(&self, sender: &Parts, peer: &Peer, purpose: Purpose) -> HeaderMap {
-        // Room for the eight fields that are written at most.
-        let mut head = HeaderMap::with_capacity(sender.headers.len() + 8);
+    /// What the sender's head gives, and what is said of the sender. What `scribe` has of it, it writes at its end.
+    fn carry(
+        &self,
+        sender: &Parts,
+        peer: &Peer,
+        purpose: Purpose,
+        scribe: &mut Scribe,
+    ) -> HeaderMap {
+        // Room for the ten fields that are written at most.
+        let mut head = HeaderMap::with_capacity(sender.headers.len() + 10);
         let asked = asked_host(sender);
         let host = match &self.host {
             Host::Fixed(host) => host,
             Host::KeepOr(own) => asked.as_ref().unwrap_or(own),
         };
         head.insert(HOST, host.clone());
-        let named = connection_options(&sender.headers);
-        for name in sender.headers.keys() {
-            if passes(name, &sender.headers, &named, purpose) {
-                copy(name, &sender.headers, &mut head);
-            }
+        copy(&sender.headers, &mut head, purpose);
+        add_forwarding(&mut head, scribe, &sender.headers, peer, asked.as_ref());
+        if let Some((_, element)) =
+            self.via_elements.iter().find(|(version, _)| *version == sender.version)
+        {
+            let value = joined(&sender.headers, &VIA, element.as_bytes());
+            head.insert(VIA, value.unwrap_or_else(|| element.clone()));
         }
-        add_forwarding(&mut head, &sender.headers, peer, asked.as_ref());
-        let version = match sender.version {
-            Version::HTTP_09 => "0.9",
-            Version::HTTP_10 => "1.0",
-            Version::HTTP_2 => "2.0",
-            Version::HTTP_3 => "3.0",
-            _ => "1.1",
-        };
-        append(&mut head, &VIA, &sender.headers, &format!("{version} {}", self.via));
         head
     }
 }
@@ -271,87 +286,26 @@ fn is_twin(name: &str, headers: &HeaderMap, purpose: Purpose) -> bool {
         || twin == "content-length"
 }
 
-fn copy(name: &HeaderName, from: &HeaderMap, to: &mut HeaderMap) {
-    let values = from.get_all(name);
-    if name == COOKIE {
-        // HTTP/2 may split a cookie over several fields; HTTP/1 may not (RFC 9113, §8.2.3).
-        return join(to, name.clone(), values.iter().map(HeaderValue::as_bytes), b"; ");
-    }
-    for value in values {
-        to.append(name.clone(), value.clone());
-    }
-}
-
-/// `X-Forwarded-For`, `-Proto`, `-Host`, and `Forwarded` (RFC 7239).
-fn add_forwarding(
-    head: &mut HeaderMap,
-    sender: &HeaderMap,
-    peer: &Peer,
-    host: Option<&HeaderValue>,
-) {
-    let nobody = HeaderMap::new();
-    let believed = if peer.trusted { sender } else { &nobody };
-    let address = peer.address.ip().to_canonical();
-    let scheme = if peer.tls { "https" } else { "http" };
-    append(head, &X_FORWARDED_FOR, believed, &address.to_string());
-    match believed.get(X_FORWARDED_PROTO) {
-        Some(first) => head.insert(X_FORWARDED_PROTO, first.clone()),
-        None => head.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme)),
-    };
-    if let Some(host) = believed.get(X_FORWARDED_HOST).or(host) {
-        head.insert(X_FORWARDED_HOST, host.clone());
-    }
-    for (name, value) in believed.iter().filter(|(name, _)| is_other_forwarding(name.as_str())) {
-        head.append(name.clone(), value.clone());
-    }
-    let mut element =
-        if address.is_ipv6() { format!("for=\"[{address}]\"") } else { format!("for={address}") };
-    if let Some(host) =
-        host.and_then(|host| host.to_str().ok()).filter(|host| !host.contains(['"', '\\']))
-    {
-        // Quoted, as a port's colon may not stand in a token.
-        element.push_str(";host=\"");
-        element.push_str(host);
-        element.push('"');
-    }
-    element.push_str(";proto=");
-    element.push_str(scheme);
-    append(head, &FORWARDED, believed, &element);
-}
-
-/// What else a trusted proxy says of its peer: `X-Forwarded-Port`, `-Prefix`, `-Server`, `X-Real-IP` …
-fn is_other_forwarding(name: &str) -> bool {
-    name == "x-real-ip"
-        || (name.starts_with("x-forwarded-")
-            && !matches!(name, "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host"))
-}
-
-/// Writes what `believed` has of a list field, and one element more.
-fn append(head: &mut HeaderMap, name: &HeaderName, believed: &HeaderMap, element: &str) {
-    let before = believed
-        .get_all(name)
-        .into_iter()
-        .map(HeaderValue::as_bytes)
-        .filter(|value| !value.is_empty());
-    join(head, name.clone(), before.chain([element.as_bytes()]), b", ");
-}
-
-fn join<'a>(
-    head: &mut HeaderMap,
-    name: HeaderName,
-    parts: impl Iterator<Item = &'a [u8]>,
-    separator: &[u8],
-) {
-    let mut joined = Vec::new();
-    for part in parts {
-        if !joined.is_empty() {
-            joined.extend_from_slice(separator);
+/// Copies what passes; the values of one name stand together.
+fn copy(from: &HeaderMap, to: &mut HeaderMap, purpose: Purpose) {
+    let named = connection_options(from);
+    let mut last = None;
+    for (name, value) in from {
+        let passed = match last {
+            Some((before, passed)) if before == name => passed,
+            Some(_) | None => passes(name, from, &named, purpose),
+        };
+        let is_first = last.replace((name, passed)).is_none_or(|(before, _)| before != name);
+        if !passed {
+            continue;
         }
-        joined.extend_from_slice(part);
-    }
-    // Valid values and a separator make a valid value.
-    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
-        head.insert(name, value);
+        if name != COOKIE {
+            to.append(name.clone(), value.clone());
+        } else if is_first {
+            // HTTP/2 may split a cookie over several fields; HTTP/1 may not (RFC 9113, §8.2.3).
+            let parts = from.get_all(COOKIE).into_iter().map(HeaderValue::as_bytes);
+            to.extend(join(parts, b"; ").map(|whole| (COOKIE, whole)));
+        }
     }
 }
 
@@ -377,11 +331,4 @@ fn host_of(target: &Uri) -> Result<HeaderValue, BuildError> {
 
 fn path_and_query(uri: &Uri) -> PathAndQuery {
     uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
-}
-
-fn put(head: &mut HeaderMap, name: HeaderName, value: &str) {
-    // A value that cannot stand in a head is left out rather than altered.
-    if let Ok(value) = HeaderValue::from_str(value) {
-        head.insert(name, value);
-    }
 }

@@ -4,7 +4,8 @@
 //! terms of the claim protocol; [`Upstream::pass`] streams any other request for `relay`. Whether an event may be
 //! forwarded is left to `claim`, what the sender is told to `gateway::answer`.
 //!
-//! In reading order: `forward` and `pass` (the two errands), `outcome`, `headers`, `forwarded` and `keep` (the rules, pure), `pool`,
+//! In reading order: `forward` and `pass` (the two errands), `outcome`, `headers`, `forwarding`, `scribe`, `forwarded` and
+//! `keep` (the rules, pure), `pool`,
 //! `driver` and `connection` (the sockets), `tls`, `body`, `error`.
 
 mod body;
@@ -13,12 +14,14 @@ mod driver;
 mod error;
 mod forward;
 mod forwarded;
+mod forwarding;
 mod headers;
 mod keep;
 mod options;
 mod outcome;
 mod pass;
 mod pool;
+mod scribe;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};

@@ -64,6 +64,15 @@ pub enum Basis {
 }
 
 impl Basis {
+    /// All of them, in the order of the type.
+    pub const ALL: [Self; 4] = [Self::Event, Self::Id, Self::Body, Self::Template];
+
+    /// Where it stands among them.
+    #[expect(clippy::as_conversions, reason = "they are numbered as they stand")]
+    pub const fn place(self) -> usize {
+        self as usize
+    }
+
     /// Its name in metrics and logs.
     pub const fn label(self) -> &'static str {
         match self {

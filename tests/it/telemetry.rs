@@ -16,6 +16,7 @@ use oncehook::telemetry::labels::{
 use oncehook::telemetry::log::{self, WebhookLine};
 use oncehook::telemetry::metrics::{Degraded, Expiring};
 use oncehook::webhook::event::EventKind;
+use oncehook::webhook::key::Basis;
 
 /// Something of everything.
 fn busy() -> Arc<Metrics> {
@@ -34,7 +35,7 @@ fn busy() -> Arc<Metrics> {
     metrics.store_operation(settle, Err("timeout"), Duration::from_millis(250));
     metrics.store_degraded(Degraded::Yes);
     metrics.store_memory(1, 2, 3);
-    metrics.identified("event");
+    metrics.identified(Basis::Event);
     metrics.possible_duplicate();
     metrics.double();
     metrics.fenced();
@@ -175,6 +176,67 @@ fn what_is_received_adds_up_to_what_is_answered() {
     };
     assert!((sum("oncehook_webhooks_received_total") - 2.0).abs() < f64::EPSILON);
     assert!((sum("oncehook_webhooks_answered_total") - 2.0).abs() < f64::EPSILON);
+}
+
+/// Each is found by its place, so that one that stands in another's would count for it.
+#[test]
+fn every_word_has_a_series_of_its_own() {
+    let metrics = Metrics::new();
+    let route = metrics.route("main");
+    let mut expected = Vec::new();
+    let mut times = 0;
+    let mut count = |series: String, counted: &dyn Fn()| {
+        times += 1;
+        (0..times).for_each(|_| counted());
+        expected.push(format!("oncehook_{series} {times}"));
+    };
+    for kind in EventKind::ALL {
+        let series = format!("webhooks_received_total{{route=\"main\",event=\"{}\"}}", kind.name());
+        count(series, &|| metrics.received(&route, Some(kind)));
+    }
+    for &result in AnswerResult::ALL {
+        for (status, class) in
+            [(101, "1xx"), (204, "2xx"), (302, "3xx"), (404, "4xx"), (599, "5xx")]
+        {
+            let result_word = result.label();
+            let series = format!(
+                "webhooks_answered_total{{route=\"main\",result=\"{result_word}\",class=\"{class}\"}}"
+            );
+            count(series, &|| metrics.answered(&route, result, status));
+        }
+    }
+    let outcomes = [
+        (Outcome::Delivered(200), "delivered"),
+        (Outcome::Refused(404), "refused"),
+        (Outcome::Misconfigured(401), "misconfigured"),
+        (Outcome::Failed(Some(500)), "failed"),
+        (Outcome::Unreached, "unreached"),
+        (Outcome::Ambiguous, "ambiguous"),
+    ];
+    for (outcome, word) in outcomes {
+        let series = format!("forwards_total{{route=\"main\",outcome=\"{word}\"}}");
+        count(series, &|| metrics.forwarded(&route, outcome, Duration::ZERO));
+    }
+    for basis in Basis::ALL {
+        let series = format!("identity_basis_total{{basis=\"{}\"}}", basis.label());
+        count(series, &|| metrics.identified(basis));
+    }
+    let claim = Operation::Claim { lease: Duration::ZERO, window: Duration::ZERO };
+    let replies = [
+        (Ok(Reply::Won { attempt: 1, possible_duplicate: false }), "won"),
+        (Ok(Reply::Done), "done"),
+        (Ok(Reply::AlreadySettled), "already_settled"),
+        (Ok(Reply::Fenced), "fenced"),
+        (Err("timeout"), "timeout"),
+    ];
+    for (reply, word) in replies {
+        let series = format!("store_operations_total{{operation=\"claim\",result=\"{word}\"}}");
+        count(series, &|| metrics.store_operation(claim, reply, Duration::ZERO));
+    }
+    let text = metrics.encode().unwrap();
+    for line in expected {
+        assert!(text.lines().any(|each| each == line), "{line} is not in\n{text}");
+    }
 }
 
 #[test]

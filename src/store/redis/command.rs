@@ -7,8 +7,6 @@
 //! left of the expiry, which is the server's affair, replicated and saved as a point in time, says what is left of the
 //! lease.
 
-use std::io::Write as _;
-
 use redis::{Cmd, RedisError, RedisResult, Value};
 
 use super::link::Link;
@@ -63,8 +61,10 @@ fn claim(call: &Call<'_>, lease: u64, expiry: u64) -> Cmd {
     let mut record = Vec::with_capacity(FIRST_BYTES);
     record.extend_from_slice(b"1F");
     record.extend_from_slice(&text::owner(call.owner));
-    // A vector takes all that is written to it.
-    write!(record, ":{lease}:{expiry}").ok();
+    for number in [lease, expiry] {
+        record.push(b':');
+        record.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
     let mut set = Cmd::with_capacity(7, call.name.len() + FIRST_BYTES + OTHER_BYTES);
     set.arg("SET").arg(call.name).arg(&record).arg("NX").arg("GET").arg("PX").arg(expiry);
     set

@@ -48,6 +48,8 @@ use crate::claim::{Key, Owner};
 
 /// The hash tag of the record that probes use; in a Cluster each node has another one.
 const PROBE: &str = "probe";
+/// A key in its braces: 16 bytes of base64url (RFC 4648 §5), unpadded.
+const TAG_BYTES: usize = 24;
 
 /// What a probe is remembered for; any value does, for every probe writes the same record.
 const PROBE_WINDOW: Duration = Duration::from_mins(1);
@@ -161,7 +163,12 @@ impl Redis {
 
     /// The name of the record of `key`: the prefix, then the key in a hash tag, readable and short (base64url).
     pub fn name(&self, key: Key) -> String {
-        format!("{}{{{}}}", self.prefix, URL_SAFE_NO_PAD.encode(key.0))
+        let mut name = String::with_capacity(self.prefix.len().saturating_add(TAG_BYTES));
+        name.push_str(&self.prefix);
+        name.push('{');
+        URL_SAFE_NO_PAD.encode_string(key.0, &mut name);
+        name.push('}');
+        name
     }
 
     async fn probe_failing(&self) {
@@ -209,7 +216,7 @@ impl Redis {
         };
         let call = Call { scripts: &self.scripts, name, owner, operation, way };
         match &self.servers {
-            Servers::Cluster(cluster) => cluster.perform(&call, errand).await,
+            Servers::Cluster(cluster) => Box::pin(cluster.perform(&call, errand)).await,
             Servers::One(node) => match node.perform(&call, Asking::No, errand).await? {
                 Said::Reply(reply) => Ok(reply),
                 Said::Moved(target) | Said::Ask(target) => Err(StoreError::Unsupported(format!(

@@ -89,7 +89,7 @@ impl Node {
         // A claim alone is waited for: the backend must not be asked on the strength of one that a fail-over forgets.
         // A settle that it forgets leaves the claim, which lapses, and the next forward is marked.
         if let (Some(barrier), Reply::Won { .. }) = (&self.barrier, reply) {
-            barrier.pass(&link, call.name, asking).await?;
+            Box::pin(barrier.pass(&link, call.name, asking)).await?;
         }
         Ok(Said::Reply(self.marked(reply)))
     }

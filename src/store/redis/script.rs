@@ -92,11 +92,12 @@ impl Call<'_> {
     pub(super) async fn run(&self, link: &mut Link, asking: Asking) -> RedisResult<Answer> {
         let outcome = match self.way {
             Way::Cheapest => match command::run(self, link, asking).await {
-                Ok(None) => self.run_script(link, asking).await,
+                // In boxes, as all that is rare: what it takes would make every webhook's future so large.
+                Ok(None) => Box::pin(self.run_script(link, asking)).await,
                 Ok(Some(said)) => Ok(said),
                 Err(error) => Err(error),
             },
-            Way::Script => self.run_script(link, asking).await,
+            Way::Script => Box::pin(self.run_script(link, asking)).await,
         };
         let error = match outcome {
             Ok(said) => return Ok(Answer::Reply(said)),
@@ -143,10 +144,14 @@ impl Call<'_> {
 
 /// ASKING is for the very next command of the connection, which many share: the two are sent in one piece.
 pub(super) async fn send(link: &mut Link, command: Cmd, asking: Asking) -> RedisResult<Value> {
-    let connection = link.connection();
     if asking == Asking::No {
-        return command.query_async(connection).await;
+        return command.query_async(link.connection()).await;
     }
+    Box::pin(send_asking(link, command)).await
+}
+
+async fn send_asking(link: &mut Link, command: Cmd) -> RedisResult<Value> {
+    let connection = link.connection();
     let mut both = Pipeline::with_capacity(2);
     both.cmd("ASKING").add_command(command);
     let answers = connection.send_packed_commands(&both, 0, both.len()).await?;

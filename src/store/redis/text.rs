@@ -4,6 +4,7 @@
 use crate::claim::record::Operation;
 use crate::claim::{Digest, Owner, Verdict};
 use crate::store::{millis, remembered};
+use crate::text;
 
 /// The longest expiry that is asked for, ten years: beyond it Redis refuses the number.
 const EXPIRY_MS_MAX: u64 = 10 * 366 * 24 * 60 * 60 * 1000;
@@ -15,19 +16,9 @@ pub(super) fn expiry_ms(operation: &Operation) -> u64 {
 
 /// An owner in hexadecimal.
 pub(super) fn owner(owner: Owner) -> [u8; 32] {
-    let mut text = [0; 32];
-    let (pairs, _) = text.as_chunks_mut::<2>();
-    for ([high, low], byte) in pairs.iter_mut().zip(owner.0.to_be_bytes()) {
-        (*high, *low) = (digit(byte >> 4), digit(byte & 15));
-    }
-    text
-}
-
-const fn digit(value: u8) -> u8 {
-    match value {
-        0..=9 => b'0' + value,
-        _ => b'a' - 10 + value,
-    }
+    let mut room = [0; 32];
+    text::hex(&owner.0.to_be_bytes(), &mut room);
+    room
 }
 
 /// A verdict: its letter, then its status.

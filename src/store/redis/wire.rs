@@ -131,16 +131,23 @@ impl Wire {
         current: &OnceCell<Link>,
         command: impl AsyncFnOnce(&mut Link) -> RedisResult<T>,
     ) -> Result<(T, Link), StoreError> {
-        // The limit is each one's own: the cell lets those who wait try one after the other.
-        let limit = self.connect_limit();
         // The clone keeps the connection's task alive until the answer is there, even if others replace it meanwhile.
-        let mut link =
-            within(limit, current.get_or_try_init(|| self.connect_and_compare())).await?.clone();
+        let mut link = match current.get() {
+            Some(link) => link.clone(),
+            None => self.first_link(current).await?,
+        };
         let answer = timeout(self.patience.operation, command(&mut link))
             .await
             .map_err(|_| StoreError::Timeout(self.patience.operation))?
             .map_err(|error| classify::error(&error))?;
         Ok((answer, link))
+    }
+
+    /// Makes the connection, or waits for whoever makes it. The limit is each one's own: the cell lets those who wait try
+    /// one after the other.
+    async fn first_link(&self, current: &OnceCell<Link>) -> Result<Link, StoreError> {
+        let made = current.get_or_try_init(|| self.connect_and_compare());
+        within(self.connect_limit(), made).await.cloned()
     }
 
     async fn connect_and_compare(&self) -> Result<Link, StoreError> {

@@ -23,6 +23,12 @@ macro_rules! words {
             /// All of them, in the order of the type.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
+            /// Where it stands among them.
+            #[expect(clippy::as_conversions, reason = "the variants are numbered as they stand")]
+            pub const fn place(self) -> usize {
+                self as usize
+            }
+
             /// The word in metrics and logs.
             pub const fn label(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
@@ -38,7 +44,9 @@ macro_rules! words {
 }
 
 // Behind the macro that it is written with.
+mod http2;
 mod malformed;
+pub use http2::{Http2Error, Http2Scope};
 pub use malformed::Malformed;
 
 words! {
@@ -147,6 +155,21 @@ impl From<Operation> for StoreOperation {
     }
 }
 
+/// How many words there are for a store's reply.
+pub(super) const REPLIES: usize = 6;
+
+/// Where a reply's word stands among them.
+pub(super) const fn reply_place(reply: Reply) -> usize {
+    match reply {
+        Reply::Won { .. } => 0,
+        Reply::Busy { .. } => 1,
+        Reply::Duplicate { .. } => 2,
+        Reply::Done => 3,
+        Reply::AlreadySettled => 4,
+        Reply::Fenced => 5,
+    }
+}
+
 /// The word for a store's reply.
 pub const fn reply_label(reply: Reply) -> &'static str {
     match reply {
@@ -244,73 +267,6 @@ words! {
 }
 
 words! {
-    /// What ended because of the peer's error.
-    Http2Scope {
-        /// One stream, by `RST_STREAM`.
-        Stream = "stream",
-        /// The connection, by GOAWAY.
-        Connection = "connection",
-    }
-}
-
-words! {
-    /// Why a stream or a connection was ended, as the peer was told (RFC 9113 §7).
-    Http2Error {
-        /// It broke the protocol.
-        ProtocolError = "protocol_error",
-        /// The gateway failed.
-        InternalError = "internal_error",
-        /// It sent more than it had been granted.
-        FlowControlError = "flow_control_error",
-        /// It did not acknowledge settings.
-        SettingsTimeout = "settings_timeout",
-        /// It sent on a stream that it had closed.
-        StreamClosed = "stream_closed",
-        /// A frame had the wrong size.
-        FrameSizeError = "frame_size_error",
-        /// It opened more streams than it may.
-        RefusedStream = "refused_stream",
-        /// Nobody wants the stream any more.
-        Cancel = "cancel",
-        /// Its header compression cannot be followed.
-        CompressionError = "compression_error",
-        /// CONNECT came to nothing.
-        ConnectError = "connect_error",
-        /// It floods.
-        EnhanceYourCalm = "enhance_your_calm",
-        /// Its TLS is too weak.
-        InadequateSecurity = "inadequate_security",
-        /// HTTP/1.1 is asked for.
-        Http11Required = "http_1_1_required",
-        /// A code that RFC 9113 does not know.
-        Unknown = "unknown",
-    }
-}
-
-impl Http2Error {
-    /// The error of `code`; `NO_ERROR` is none.
-    pub const fn of(code: u32) -> Option<Self> {
-        Some(match code {
-            0x0 => return None,
-            0x1 => Self::ProtocolError,
-            0x2 => Self::InternalError,
-            0x3 => Self::FlowControlError,
-            0x4 => Self::SettingsTimeout,
-            0x5 => Self::StreamClosed,
-            0x6 => Self::FrameSizeError,
-            0x7 => Self::RefusedStream,
-            0x8 => Self::Cancel,
-            0x9 => Self::CompressionError,
-            0xa => Self::ConnectError,
-            0xb => Self::EnhanceYourCalm,
-            0xc => Self::InadequateSecurity,
-            0xd => Self::Http11Required,
-            _ => Self::Unknown,
-        })
-    }
-}
-
-words! {
     /// What came of reading the configuration again.
     ReloadResult {
         /// It holds now.
@@ -322,22 +278,11 @@ words! {
     }
 }
 
-/// The name of a route: a bounded set, made from the configuration through [`super::Metrics::route`].
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Route(Arc<str>);
+/// The name of a route: a bounded set, made from the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct RouteName(pub(super) Arc<str>);
 
-impl Route {
-    pub(super) fn new(name: &str) -> Self {
-        Self(Arc::from(name))
-    }
-
-    /// The name as configured.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl EncodeLabelValue for Route {
+impl EncodeLabelValue for RouteName {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         encoder.write_str(&self.0)
     }
@@ -346,6 +291,17 @@ impl EncodeLabelValue for Route {
 /// The kind of an event, or that of a body which was refused before it could be trusted to name one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct EventLabel(pub(super) Option<EventKind>);
+
+impl EventLabel {
+    /// How many there are.
+    pub(super) const COUNT: usize = EventKind::ALL.len() + 1;
+
+    /// Where it stands among them.
+    #[expect(clippy::as_conversions, reason = "the kinds are numbered as they stand")]
+    pub(super) fn place(self) -> usize {
+        self.0.map_or(EventKind::ALL.len(), |kind| kind as usize)
+    }
+}
 
 impl EncodeLabelValue for EventLabel {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
@@ -361,11 +317,11 @@ macro_rules! label_sets {
 }
 
 label_sets! {
-    RouteSet { route: Route }
-    Received { route: Route, event: EventLabel }
-    Answered { route: Route, result: AnswerResult, class: StatusClass }
-    Refusal { route: Route, reason: &'static str }
-    Forward { route: Route, outcome: ForwardOutcome }
+    RouteSet { route: RouteName }
+    Received { route: RouteName, event: EventLabel }
+    Answered { route: RouteName, result: AnswerResult, class: StatusClass }
+    Refusal { route: RouteName, reason: &'static str }
+    Forward { route: RouteName, outcome: ForwardOutcome }
     Store { operation: StoreOperation, result: &'static str }
     StoreTime { operation: StoreOperation }
     Basis { basis: &'static str }

@@ -29,11 +29,11 @@ async fn the_head_is_this_byte_for_byte() {
          authorization: eyJhbGciOiJIUzI1NiJ9.e30.c2ln\r\n\
          content-type: application/webhook+json\r\n\
          user-agent: Go-http-client/1.1\r\n\
-         x-forwarded-for: 192.0.2.60\r\n\
          x-forwarded-proto: https\r\n\
          x-forwarded-host: gateway.example\r\n\
-         forwarded: for=192.0.2.60;host=\"gateway.example\";proto=https\r\n\
          via: 1.1 oncehook\r\n\
+         forwarded: for=192.0.2.60;host=\"gateway.example\";proto=https\r\n\
+         x-forwarded-for: 192.0.2.60\r\n\
          x-request-id: req-1\r\n\
          idempotency-key: abababababababababababababababab\r\n\
          oncehook-attempt: 1\r\n\
