@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 pub use super::field::{Field, Value};
 use super::protojson::{Found, Named, message, read};
+use super::quoted::LongStrings;
 
 /// The events LiveKit names (livekit/protocol, `webhook/consts.go`), those of its old guides, and all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -179,6 +180,7 @@ message! { 'a,
 #[derive(Clone)]
 pub struct Event<'a> {
     body: Body<'a>,
+    long: LongStrings,
 }
 
 impl<'a> Event<'a> {
@@ -187,11 +189,17 @@ impl<'a> Event<'a> {
     pub fn parse(body: &'a [u8]) -> Self {
         // What the strict pass gives up at (invalid UTF-8 or an impossible number in one of the fields) is skipped by
         // the second, which still finds the id: the next step of identification.
-        let body = read(body).unwrap_or_else(|| {
-            let id = read(body).map(|outline: Outline<'a>| outline.id).unwrap_or_default();
-            Body { id, ..Body::default() }
-        });
-        Self { body }
+        if let (Some(body), long) = read(body) {
+            return Self { body, long };
+        }
+        let (outline, long) = read(body);
+        let id = outline.map(|outline: Outline<'a>| outline.id).unwrap_or_default();
+        Self { body: Body { id, ..Body::default() }, long }
+    }
+
+    /// The long strings of the body.
+    pub(super) fn long_strings(&self) -> &LongStrings {
+        &self.long
     }
 
     /// Which event it is.

@@ -1,6 +1,6 @@
 //! Bytes as JSON (RFC 8259), one value at a time and only as far as somebody asks: what bodies and tokens are read with.
-//! What is of no interest is passed over in words of eight bytes. What the values mean is left to [`super::protojson`]
-//! and [`super::token`].
+//! What is of no interest is passed over. Where a string ends is left to [`super::quoted`], what the values mean to
+//! [`super::protojson`] and [`super::token`].
 //!
 //! Neither looser nor stricter than `serde_json`, which it stands in for at three fifths of the instructions: a document
 //! that one of them refuses the other refuses (`json_tests`). What is rare is handed to it: strings with escapes, and numbers
@@ -9,6 +9,8 @@
 use std::borrow::Cow;
 
 use serde_json::Number;
+
+use super::quoted::{BLOCK, LongStrings, plain, quoted_bytes};
 
 /// The document is no JSON. Where does not matter: nobody would be told.
 #[derive(Debug)]
@@ -35,16 +37,22 @@ pub(super) enum Value<'a> {
 /// What is left of a document.
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
+    long: LongStrings,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(json: &'a [u8]) -> Self {
-        Self { rest: json }
+        Self { rest: json, long: LongStrings::default() }
     }
 
     /// Whether nothing but white space is left.
-    pub(super) fn end(mut self) -> Read<()> {
+    pub(super) fn end(&mut self) -> Read<()> {
         if self.peek().is_none() { Ok(()) } else { Err(Malformed) }
+    }
+
+    /// The long strings that it came by.
+    pub(super) fn into_long(self) -> LongStrings {
+        self.long
     }
 
     /// Reads a value, all of whose text is UTF-8 and whose number a float could hold.
@@ -82,7 +90,10 @@ impl<'a> Reader<'a> {
         let name = match self.string()? {
             Raw::Ascii(name) => Cow::Borrowed(name),
             Raw::Bytes(name) => Cow::Borrowed(utf8(name)?.as_bytes()),
-            Raw::Escaped(name) => Cow::Owned(unescaped(name)?.into_bytes()),
+            Raw::Quoted(name) => match unquoted(name)? {
+                Cow::Borrowed(name) => Cow::Borrowed(name.as_bytes()),
+                Cow::Owned(name) => Cow::Owned(name.into_bytes()),
+            },
         };
         self.byte(b':')?;
         Ok(Some(name))
@@ -151,7 +162,7 @@ impl<'a> Reader<'a> {
     fn text(&mut self) -> Read<Cow<'a, str>> {
         match self.string()? {
             Raw::Ascii(text) | Raw::Bytes(text) => utf8(text).map(Cow::Borrowed),
-            Raw::Escaped(text) => unescaped(text).map(Cow::Owned),
+            Raw::Quoted(text) => unquoted(text),
         }
     }
 
@@ -207,34 +218,24 @@ impl<'a> Reader<'a> {
     #[inline]
     fn string(&mut self) -> Read<Raw<'a>> {
         let inside = self.rest.get(1..).unwrap_or_default();
-        let plain = plain(inside);
+        let plain = plain(inside.get(..BLOCK).unwrap_or(inside));
         match inside.split_at_checked(plain.bytes) {
             Some((text, [b'"', after @ ..])) => {
                 self.rest = after;
                 Ok(if plain.ascii { Raw::Ascii(text) } else { Raw::Bytes(text) })
             }
-            Some(_) | None => self.escaped(inside, plain.bytes),
+            Some(_) | None => self.odd_string(plain.bytes.wrapping_add(1)),
         }
     }
 
-    /// The same, from the first byte on that is not plain.
+    /// The same, if it is longer than a block or does not end where it stops being plain.
     #[inline(never)]
-    fn escaped(&mut self, inside: &'a [u8], mut end: usize) -> Read<Raw<'a>> {
-        loop {
-            match inside.get(end..).unwrap_or_default() {
-                [b'"', after @ ..] => {
-                    let whole = self.rest.get(..end.wrapping_add(2)).unwrap_or_default();
-                    self.rest = after;
-                    return Ok(Raw::Escaped(whole));
-                }
-                [b'\\', escape @ ..] => {
-                    let bytes = escape_bytes(escape)?;
-                    let plain = plain(escape.get(bytes..).unwrap_or_default());
-                    end = end.wrapping_add(1).wrapping_add(bytes).wrapping_add(plain.bytes);
-                }
-                _ => return Err(Malformed),
-            }
-        }
+    fn odd_string(&mut self, plain: usize) -> Read<Raw<'a>> {
+        let bytes = quoted_bytes(self.rest, plain).ok_or(Malformed)?;
+        let (quoted, after) = self.rest.split_at_checked(bytes).ok_or(Malformed)?;
+        self.long.note(self.rest.len(), bytes);
+        self.rest = after;
+        Ok(Raw::Quoted(quoted))
     }
 }
 
@@ -244,8 +245,8 @@ enum Raw<'a> {
     Ascii(&'a [u8]),
     /// It may be no UTF-8.
     Bytes(&'a [u8]),
-    /// With its quotes: it has escapes, each of which is one by itself; halves of surrogate pairs may stand alone.
-    Escaped(&'a [u8]),
+    /// With its quotes: it may have escapes, each of which is one by itself; halves of surrogate pairs may stand alone.
+    Quoted(&'a [u8]),
 }
 
 fn utf8(text: &[u8]) -> Read<&str> {
@@ -253,19 +254,10 @@ fn utf8(text: &[u8]) -> Read<&str> {
 }
 
 #[cold]
-fn unescaped(quoted: &[u8]) -> Read<String> {
-    serde_json::from_slice(quoted).map_err(|_| Malformed)
-}
-
-/// The length of what follows a backslash (RFC 8259, 7).
-fn escape_bytes(escape: &[u8]) -> Read<usize> {
-    match escape {
-        [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => Ok(1),
-        [b'u', digits @ ..] => {
-            let digits = digits.first_chunk::<4>().ok_or(Malformed)?;
-            if digits.iter().all(u8::is_ascii_hexdigit) { Ok(5) } else { Err(Malformed) }
-        }
-        _ => Err(Malformed),
+fn unquoted(quoted: &[u8]) -> Read<Cow<'_, str>> {
+    match quoted {
+        [b'"', text @ .., b'"'] if !text.contains(&b'\\') => utf8(text).map(Cow::Borrowed),
+        _ => serde_json::from_slice(quoted).map(Cow::Owned).map_err(|_| Malformed),
     }
 }
 
@@ -336,49 +328,4 @@ impl Nesting {
             (_, _) => Some(b'}'),
         }
     }
-}
-
-/// The start of some text that needs no second look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Plain {
-    /// How long it is.
-    pub(super) bytes: usize,
-    /// Whether all of it is ASCII.
-    pub(super) ascii: bool,
-}
-
-/// What comes before the first quote, backslash or control character, or before the end. Of eight bytes at a time the
-/// one to stop at is found by which of them borrow (Mycroft's test); a byte after it may be taken for one, never one
-/// before it.
-#[inline]
-pub(super) fn plain(text: &[u8]) -> Plain {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGH: u64 = ONES << 7;
-    let (words, tail) = text.as_chunks::<8>();
-    let mut seen = 0;
-    let mut bytes: usize = 0;
-    for word in words {
-        let word = u64::from_le_bytes(*word);
-        // Control characters and the quote, once its lowest bits are another's, are all below 0x21.
-        let below = (word ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
-        let backslash = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
-        let stop = (below | backslash) & !word & HIGH;
-        if stop != 0 {
-            // The bits below the lowest that is set: those of the bytes before.
-            seen |= word & (stop.wrapping_sub(1) & !stop);
-            // At most seven.
-            let before = usize::try_from(stop.trailing_zeros() / 8).unwrap_or(0);
-            return Plain { bytes: bytes.wrapping_add(before), ascii: seen & HIGH == 0 };
-        }
-        seen |= word;
-        bytes = bytes.wrapping_add(8);
-    }
-    for byte in tail {
-        if matches!(byte, b'"' | b'\\' | 0..0x20) {
-            break;
-        }
-        seen |= u64::from(*byte);
-        bytes = bytes.wrapping_add(1);
-    }
-    Plain { bytes, ascii: seen & HIGH == 0 }
 }

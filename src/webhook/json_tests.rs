@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
-use super::json::{Malformed, Plain, Reader, Value, plain};
+use super::json::{Malformed, Reader, Value};
+use super::quoted::{Plain, plain};
 
 /// All that a reader can find out. Arrays are passed over.
 #[derive(Clone, Debug, PartialEq)]
@@ -171,8 +172,14 @@ const SPACES: [&[u8]; 8] = [b"", b"", b"", b" ", b"\n", b"\t\r ", b"\x0b", b"\xc
 const DAMAGE: [&[u8]; 13] =
     [b"\"", b"\\", b",", b":", b"{", b"}", b"[", b"]", b" ", b"0", b"\0", b"\xff", b"\xef\xbb\xbf"];
 
+/// Some are longer than a block.
 fn text() -> impl Strategy<Value = Vec<u8>> {
-    prop::sample::select(&TEXTS[..]).prop_map(|text| [b"\"", text, b"\""].concat())
+    let text = || prop::sample::select(&TEXTS[..]);
+    let times = prop_oneof![4 => Just(0), 1 => 0..40_usize];
+    (text(), times, text()).prop_map(|(text, times, last)| {
+        let text = if times == 0 { text.to_vec() } else { [&text.repeat(times), last].concat() };
+        [b"\"", text.as_slice(), b"\""].concat()
+    })
 }
 
 /// A document that is JSON as far as its parts are.

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use super::json::{Malformed, Reader, Value};
+use super::quoted::LongStrings;
 
 /// What was found of one field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,12 +143,11 @@ impl<'a> Member<'a> for Named<'a> {
     }
 }
 
-/// A whole document that is one message; `None` if it is none.
-pub(super) fn read<'a, T: Member<'a>>(json: &'a [u8]) -> Option<T> {
+/// A whole document that is one message; `None` if it is none. And the long strings that were come by, even so.
+pub(super) fn read<'a, T: Member<'a>>(json: &'a [u8]) -> (Option<T>, LongStrings) {
     let mut reader = Reader::new(json);
-    let found = Found::value(&mut reader).ok()?;
-    reader.end().ok()?;
-    found.once()
+    let found = Found::value(&mut reader).and_then(|found| reader.end().map(|()| found));
+    (found.ok().and_then(Found::once), reader.into_long())
 }
 
 /// Declares a message: its fields, each with the names that protojson accepts for it.
