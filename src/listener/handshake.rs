@@ -13,6 +13,7 @@ use tokio::time;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
+use super::ahead::Ahead;
 use super::connection::Shared;
 use super::proxy_protocol::{self, HEADER_BYTES_MAX};
 use super::tls::{self, Names};
@@ -88,7 +89,7 @@ pub(super) async fn tls(
     config: Arc<ServerConfig>,
     shared: &Shared,
     address: SocketAddr,
-) -> Option<TlsStream<TcpStream>> {
+) -> Option<TlsStream<Ahead<TcpStream>>> {
     let options = &shared.options;
     let shaking = shake(stream, config, options.names.as_deref());
     let failure = match time::timeout(options.handshake_timeout, shaking).await {
@@ -119,7 +120,8 @@ async fn shake(
     stream: TcpStream,
     config: Arc<ServerConfig>,
     names: Option<&Names>,
-) -> Result<TlsStream<TcpStream>, Refused> {
+) -> Result<TlsStream<Ahead<TcpStream>>, Refused> {
+    let stream = Ahead::new(stream);
     let Some(names) = names else { return Ok(TlsAcceptor::from(config).accept(stream).await?) };
     let mut start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     if names.know(start.client_hello().server_name()) {

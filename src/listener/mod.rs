@@ -1,11 +1,12 @@
 //! Connections: accept, limits, TLS, time-outs, graceful end.
 //!
 //! Generic over the service: what a request means is left to whoever is called with it. This file accepts and admits;
-//! `handshake` is what comes before HTTP on a connection, `connection` its life, `watch` knows what it is doing, `http1`
-//! judges what hyper is given to read, `frames` reads HTTP/2's frames as they pass, `limit` counts, `spread` shares
+//! `handshake` is what comes before HTTP on a connection, `ahead` how much is read at once, `connection` its life, `watch`
+//! knows what it is doing, `http1` judges what hyper is given to read, `frames` reads HTTP/2's frames as they pass, `limit` counts, `spread` shares
 //! connections out among the workers, `service` stands between hyper and the service, [`tls`] reads certificates,
 //! [`proxy_protocol`] a balancer's headers.
 
+mod ahead;
 mod connection;
 mod frames;
 #[cfg(feature = "fuzzing")]
