@@ -168,14 +168,20 @@ impl Dispatch {
         self.backlog.write_back()
     }
 
-    /// Takes one copy to its conclusion. Not cancel safe: the caller runs it detached from its sender, or a claim may
+    /// What a copy comes to that needs no exchange: a duplicate that this process knows of, without a round trip. It takes no
+    /// time, and is asked first.
+    pub fn known(&self, route: &Route, key: Key, digest: Digest) -> Option<Concluded> {
+        let remembered = self.stores.remembered.as_ref().filter(|_| !route.shadow)?;
+        let (verdict, settled) = remembered.settled(key, clock::monotonic())?;
+        let conflict = settled != digest;
+        Some(Concluded::of(Conclusion::Duplicate { verdict, conflict }))
+    }
+
+    /// Takes one copy, unless it is [`Self::known`], to its conclusion. Not cancel safe: the caller runs it detached from its sender, or a claim may
     /// stay unsettled until its lease ends.
     pub async fn exchange(&self, copy: &Copy) -> Concluded {
         if copy.route.shadow {
             return self.shadow(copy).await;
-        }
-        if let Some(known) = self.remembered(copy) {
-            return known;
         }
         match self.flights.board(copy.key, copy.digest) {
             Boarded::Lead(lead) => self.lead(copy, lead).await,
@@ -204,14 +210,6 @@ impl Dispatch {
         }
         lead.land(concluded);
         concluded
-    }
-
-    /// Answers a duplicate that this process knows of, without a round trip.
-    fn remembered(&self, copy: &Copy) -> Option<Concluded> {
-        let remembered = self.stores.remembered.as_ref()?;
-        let (verdict, digest) = remembered.settled(copy.key, clock::monotonic())?;
-        let conflict = digest != copy.digest;
-        Some(Concluded::of(Conclusion::Duplicate { verdict, conflict }))
     }
 
     /// To a copy whose leader ended without a word, or that finds no place beside it.

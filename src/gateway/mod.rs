@@ -227,8 +227,12 @@ impl Gateway {
         let keyed = key::identify(&webhook, route.destination.name.as_str(), &route.identity);
         report.identified(&keyed);
         self.metrics.identified(keyed.basis);
-        let window = route.windows.of(keyed.kind, keyed.basis, webhook.expires(), clock::unix());
         let (key, digest) = (keyed.key, keyed.digest);
+        if let Some(known) = self.dispatch.known(&route.destination, key, digest) {
+            report.concluded(&known, &self.metrics);
+            return Ok(known);
+        }
+        let window = route.windows.of(keyed.kind, keyed.basis, webhook.expires(), clock::unix());
         let copy = Copy {
             route: Arc::clone(&route.destination),
             webhook,
