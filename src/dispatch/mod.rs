@@ -168,8 +168,8 @@ impl Dispatch {
         self.backlog.write_back()
     }
 
-    /// What a copy comes to that needs no exchange: a duplicate that this process knows of, without a round trip. It takes no
-    /// time, and is asked first.
+    /// What a copy comes to that needs no exchange: a duplicate that this process knows of, without a round trip. Asked
+    /// first.
     pub fn known(&self, route: &Route, key: Key, digest: Digest) -> Option<Concluded> {
         let remembered = self.stores.remembered.as_ref().filter(|_| !route.shadow)?;
         let (verdict, settled) = remembered.settled(key, clock::monotonic())?;
@@ -177,8 +177,8 @@ impl Dispatch {
         Some(Concluded::of(Conclusion::Duplicate { verdict, conflict }))
     }
 
-    /// Takes one copy, unless it is [`Self::known`], to its conclusion. Not cancel safe: the caller runs it detached from its sender, or a claim may
-    /// stay unsettled until its lease ends.
+    /// Takes one copy, unless it is [`Self::known`], to its conclusion. Not cancel safe: the caller runs it detached from
+    /// its sender, or a claim may stay unsettled until its lease ends.
     pub async fn exchange(&self, copy: &Copy) -> Concluded {
         if copy.route.shadow {
             return self.shadow(copy).await;

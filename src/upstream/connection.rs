@@ -28,7 +28,7 @@ use super::{BuildError, ForwardError};
 /// How many addresses of one name are tried.
 const ADDRESSES_MAX: usize = 8;
 
-/// What is read at once, in bytes.
+/// How much is read at once, in bytes, unless the last read brought as much.
 const READ: usize = 2048;
 
 /// How a connection to one backend is made.
@@ -79,9 +79,9 @@ impl Connector {
         let socket = Arc::new(socket);
         let wire = Arc::new(Wire { state: AtomicU8::new(IDLE), socket: Arc::downgrade(&socket) });
         let stream = match &self.tls {
-            None => Stream::Plain(Socket(socket)),
+            None => Stream::Plain(Socket::new(socket)),
             Some((connector, name)) => {
-                let handshake = connector.connect(name.clone(), Socket(socket));
+                let handshake = connector.connect(name.clone(), Socket::new(socket));
                 let stream = match timeout(self.timeout, handshake).await {
                     Ok(stream) => stream,
                     Err(_) => Err(io::ErrorKind::TimedOut.into()),
@@ -273,18 +273,32 @@ impl AsyncWrite for Link {
 }
 
 /// A socket that [`Wire::is_quiet`] can look at while it is being driven.
-struct Socket(Arc<TcpStream>);
+struct Socket {
+    stream: Arc<TcpStream>,
+    /// The last read brought as much as it could.
+    more: bool,
+}
+
+impl Socket {
+    fn new(stream: Arc<TcpStream>) -> Self {
+        Self { stream, more: false }
+    }
+}
 
 impl AsyncRead for Socket {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // An answer that somebody waits for is short, and needs no large room that has to be zeroed first.
+        let room = if self.more { buffer.remaining() } else { buffer.remaining().min(READ) };
         loop {
-            ready!(self.0.poll_read_ready(context))?;
+            ready!(self.stream.poll_read_ready(context))?;
             let mut taken = 0;
-            let read = self.0.try_io(Interest::READABLE, || read_some(&self.0, buffer, &mut taken));
+            let into = buffer.initialize_unfilled_to(room);
+            let stream = &self.stream;
+            let read = stream.try_io(Interest::READABLE, || read_some(stream, into, &mut taken));
             match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && taken == 0 => {}
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
@@ -292,6 +306,7 @@ impl AsyncRead for Socket {
                 }
                 Ok(()) | Err(_) => {
                     buffer.advance(taken);
+                    self.more = taken == room;
                     return Poll::Ready(Ok(()));
                 }
             }
@@ -301,10 +316,7 @@ impl AsyncRead for Socket {
 
 /// Reads what there is. If that was all, it says that the next read would block: so tokio knows it without asking the
 /// kernel.
-fn read_some(socket: &TcpStream, into: &mut ReadBuf<'_>, taken: &mut usize) -> io::Result<()> {
-    // An answer that somebody waits for is short; a long one takes some reads more, not the zeroing of much room.
-    let room = into.remaining().min(READ);
-    let into = into.initialize_unfilled_to(room);
+fn read_some(socket: &TcpStream, into: &mut [u8], taken: &mut usize) -> io::Result<()> {
     *taken = (&*SockRef::from(socket)).read(into)?;
     let emptied = *taken > 0 && *taken < into.len();
     if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
@@ -317,8 +329,8 @@ impl AsyncWrite for Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(context))?;
-            match self.0.try_write(bytes) {
+            ready!(self.stream.poll_write_ready(context))?;
+            match self.stream.try_write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
@@ -331,8 +343,8 @@ impl AsyncWrite for Socket {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(context))?;
-            match self.0.try_write_vectored(slices) {
+            ready!(self.stream.poll_write_ready(context))?;
+            match self.stream.try_write_vectored(slices) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
@@ -348,6 +360,6 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&*self.0).shutdown(std::net::Shutdown::Write))
+        Poll::Ready(SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write))
     }
 }

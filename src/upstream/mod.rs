@@ -5,8 +5,7 @@
 //! forwarded is left to `claim`, what the sender is told to `gateway::answer`.
 //!
 //! In reading order: `forward` and `pass` (the two errands), `outcome`, `headers`, `forwarding`, `scribe`, `forwarded` and
-//! `keep` (the rules, pure), `pool`,
-//! `driver` and `connection` (the sockets), `tls`, `body`, `error`.
+//! `keep` (the rules, pure), `pool`, `driver` and `connection` (the sockets), `tls`, `body`, `error`.
 
 mod body;
 mod connection;
