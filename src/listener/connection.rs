@@ -4,9 +4,11 @@
 //! without a limit, and fails h2spec.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,12 +21,12 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::frames::Frames;
 use super::http1::{self, Gate};
+use super::patience::Patience;
 use super::service::{Answering, Panicked};
 use super::spread::{Moving, Seated};
 use super::watch::{Heads, Phase, Watch};
@@ -268,46 +270,52 @@ where
 {
     let mut connection = pin!(connection);
     let mut stop = pin!(stop.cancelled());
-    let mut finishing = Finishing::No;
-    loop {
-        let phase = watch.phase();
-        let patience = match (phase, finishing) {
-            (Phase::Busy, _) => None,
-            (Phase::Answered, _) => Some(options.answer_timeout),
-            (Phase::Idle, Finishing::No) => Some(options.idle_timeout),
-            // What has been told to end needs no more than the time to say so.
-            (Phase::Head, _) | (Phase::Idle, Finishing::Stopped | Finishing::Rested) => {
-                Some(options.head_timeout)
+    let mut patience = pin!(Patience::endless());
+    let (mut finishing, mut known) = (Finishing::No, None);
+    poll_fn(|cx| {
+        loop {
+            watch.attend();
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                return Poll::Ready(end_of(result, finishing));
             }
-        };
-        tokio::select! {
-            biased;
-            result = &mut connection => return end_of(result, finishing),
-            // The loop's next turn sees to it.
-            () = watch.changed() => {}
-            () = &mut stop, if finishing == Finishing::No => {
+            let (phase, changes) = watch.observe(cx);
+            if known.replace((changes, finishing)) != Some((changes, finishing)) {
+                patience.as_mut().renew(lasts(phase, finishing, options));
+            }
+            if finishing == Finishing::No && stop.as_mut().poll(cx).is_ready() {
                 finishing = Finishing::Stopped;
                 finish(connection.as_mut());
+                continue;
             }
-            () = expiry(patience) => match (phase, finishing) {
-                (Phase::Head, _) => return ConnectionEnd::HeadTimeout,
-                (Phase::Answered, _) => return ConnectionEnd::AnswerTimeout,
-                // In good order, so that a request which crosses the end on the wire is still seen by its sender as
-                // not taken.
+            ready!(patience.as_mut().poll_end(cx));
+            match (phase, finishing) {
+                (Phase::Head, _) => return Poll::Ready(ConnectionEnd::HeadTimeout),
+                (Phase::Answered, _) => return Poll::Ready(ConnectionEnd::AnswerTimeout),
+                // In good order, so that a request which crosses the end on the wire is still seen by its sender as not
+                // taken.
                 (_, Finishing::No) => {
                     finishing = Finishing::Rested;
                     finish(connection.as_mut());
                 }
-                (_, Finishing::Stopped | Finishing::Rested) => return ConnectionEnd::IdleTimeout,
-            },
+                (_, Finishing::Stopped | Finishing::Rested) => {
+                    return Poll::Ready(ConnectionEnd::IdleTimeout);
+                }
+            }
         }
-    }
+    })
+    .await
 }
 
-async fn expiry(patience: Option<Duration>) {
-    match patience {
-        Some(patience) => time::sleep(patience).await,
-        None => std::future::pending().await,
+/// How long a connection may go on with what it is doing.
+const fn lasts(phase: Phase, finishing: Finishing, options: &Options) -> Option<Duration> {
+    match (phase, finishing) {
+        (Phase::Busy, _) => None,
+        (Phase::Answered, _) => Some(options.answer_timeout),
+        (Phase::Idle, Finishing::No) => Some(options.idle_timeout),
+        // What has been told to end needs no more than the time to say so.
+        (Phase::Head, _) | (Phase::Idle, Finishing::Stopped | Finishing::Rested) => {
+            Some(options.head_timeout)
+        }
     }
 }
 

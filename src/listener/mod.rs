@@ -14,6 +14,7 @@ pub mod fuzzing;
 mod handshake;
 mod http1;
 mod limit;
+mod patience;
 pub mod proxy_protocol;
 mod service;
 mod spread;

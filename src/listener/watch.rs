@@ -9,8 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use tokio::sync::Notify;
-
 use crate::telemetry::labels::Malformed;
 
 /// What a connection is doing.
@@ -56,6 +54,17 @@ struct State {
     switched: bool,
     /// Who waits for an exchange to end.
     waiting: Option<Waker>,
+    timekeeper: Timekeeper,
+}
+
+/// Who times the phases.
+#[derive(Debug, Default)]
+struct Timekeeper {
+    /// How often the phase has changed.
+    changes: u64,
+    task: Option<Waker>,
+    /// The task runs, and is going to look.
+    attends: bool,
 }
 
 /// What has been read of a connection that is further than its exchange.
@@ -80,12 +89,11 @@ impl State {
     }
 }
 
-/// What one connection is doing, and a bell for whoever times it.
+/// What one connection is doing; whoever times it is woken when that changes.
 #[derive(Debug)]
 pub(super) struct Watch {
     state: Mutex<State>,
     heads: Heads,
-    changed: Notify,
     upgraded: AtomicBool,
     flooded: AtomicBool,
 }
@@ -96,24 +104,32 @@ impl Watch {
         Arc::new(Self {
             state: Mutex::default(),
             heads,
-            changed: Notify::new(),
             upgraded: AtomicBool::new(false),
             flooded: AtomicBool::new(false),
         })
     }
 
-    pub(super) fn phase(&self) -> Phase {
-        self.lock().phase()
+    /// The task that calls [`observe`](Self::observe) is about to, and need not be woken.
+    pub(super) fn attend(&self) {
+        self.lock().timekeeper.attends = true;
+    }
+
+    /// The phase, and how often it has changed. The task is woken when that happens again elsewhere than between
+    /// [`attend`](Self::attend) and this.
+    pub(super) fn observe(&self, cx: &Context<'_>) -> (Phase, u64) {
+        let mut state = self.lock();
+        let timekeeper = &mut state.timekeeper;
+        timekeeper.attends = false;
+        if !timekeeper.task.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            timekeeper.task = Some(cx.waker().clone());
+        }
+        let changes = timekeeper.changes;
+        (state.phase(), changes)
     }
 
     /// Whether the peer sent more frames than it may.
     pub(super) fn flooded(&self) -> bool {
         self.flooded.load(Ordering::Acquire)
-    }
-
-    /// Until the phase has changed since this was last awaited. Cancel safe: a change is not forgotten.
-    pub(super) async fn changed(&self) {
-        self.changed.notified().await;
     }
 
     /// Its peer floods.
@@ -197,10 +213,15 @@ impl Watch {
         let mut state = self.lock();
         let before = state.phase();
         how(&mut state);
-        let other_patience = before != state.phase();
+        if before == state.phase() {
+            return;
+        }
+        let timekeeper = &mut state.timekeeper;
+        timekeeper.changes = timekeeper.changes.wrapping_add(1);
+        let task = if timekeeper.attends { None } else { timekeeper.task.take() };
         drop(state);
-        if other_patience {
-            self.changed.notify_one();
+        if let Some(task) = task {
+            task.wake();
         }
     }
 
