@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
-use tokio::sync::watch;
+use tokio::sync::SetOnce;
 
 use crate::claim::{Digest, Key};
 
@@ -20,7 +20,8 @@ use super::Concluded;
 /// Enough that two cores seldom meet at one.
 const SHARDS: usize = 32;
 
-type Word = Arc<watch::Sender<Option<Concluded>>>;
+/// What the leader says at the end; `None` if it ended without a conclusion.
+type Word = Arc<SetOnce<Option<Concluded>>>;
 type Shard = HashMap<Key, Flight, RandomState>;
 
 /// One key on its way.
@@ -28,6 +29,15 @@ struct Flight {
     word: Word,
     /// Of the leader's content.
     digest: Digest,
+}
+
+/// Besides the followers, the flight and its leader hold the word.
+const WITHOUT_FOLLOWERS: usize = 2;
+
+impl Flight {
+    fn followers(&self) -> usize {
+        Arc::strong_count(&self.word).saturating_sub(WITHOUT_FOLLOWERS)
+    }
 }
 
 /// The keys that are on their way.
@@ -56,7 +66,7 @@ pub(super) struct Lead {
 
 /// A later copy's place.
 pub(super) struct Follow {
-    word: watch::Receiver<Option<Concluded>>,
+    word: Word,
     /// Of the leader's content: that is what will have been forwarded.
     pub(super) digest: Digest,
 }
@@ -79,15 +89,13 @@ impl Flights {
         let followers_max = self.followers_max.load(Ordering::Relaxed);
         let Some(mut shard) = self.shard(key) else { return Boarded::Full };
         match shard.entry(key) {
-            Entry::Occupied(flight) if flight.get().word.receiver_count() >= followers_max => {
-                Boarded::Full
-            }
+            Entry::Occupied(flight) if flight.get().followers() >= followers_max => Boarded::Full,
             Entry::Occupied(flight) => {
                 let Flight { word, digest } = flight.get();
-                Boarded::Follow(Follow { word: word.subscribe(), digest: *digest })
+                Boarded::Follow(Follow { word: Arc::clone(word), digest: *digest })
             }
             Entry::Vacant(place) => {
-                let word = Arc::new(watch::Sender::new(None));
+                let word = Word::default();
                 place.insert(Flight { word: Arc::clone(&word), digest });
                 Boarded::Lead(Lead { flights: Arc::clone(self), key, word })
             }
@@ -115,7 +123,12 @@ impl Lead {
     /// Tells the followers. Whoever arrives from now on leads an exchange of its own, so what was settled must be
     /// remembered before.
     pub(super) fn land(self, concluded: Concluded) {
-        self.word.send_replace(Some(concluded));
+        self.say(Some(concluded));
+    }
+
+    /// The first word counts.
+    fn say(&self, word: Option<Concluded>) {
+        self.word.set(word).ok();
     }
 }
 
@@ -124,14 +137,14 @@ impl Drop for Lead {
         if let Some(mut shard) = self.flights.shard(self.key) {
             shard.remove(&self.key);
         }
+        self.say(None);
     }
 }
 
 impl Follow {
     /// Waits for the leader's conclusion; `None` if it ended without one. Cancel safe.
-    pub(super) async fn concluded(mut self) -> Option<Concluded> {
-        let word = self.word.wait_for(Option::is_some).await.ok()?;
-        *word
+    pub(super) async fn concluded(self) -> Option<Concluded> {
+        *self.word.wait().await
     }
 }
 

@@ -5,12 +5,15 @@
 
 use http::header::{EXPECT, HOST};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
 use crate::telemetry::labels::Malformed;
 
 /// How often a path is decoded: some backends decode what a proxy before them has decoded.
 const DECODINGS_MAX: usize = 3;
+/// Where `_` and `-` are one, these would be lengths and codings (CGI, WSGI).
+static TWINS: [HeaderName; 2] =
+    [HeaderName::from_static("content_length"), HeaderName::from_static("transfer_encoding")];
 
 /// What the connection says about the requests on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +36,7 @@ pub fn check(head: &Parts, transport: Transport, target_bytes_max: usize) -> Res
         host(head)?;
     }
     let headers = &head.headers;
-    // Where `_` and `-` are one, these would be lengths and codings (CGI, WSGI).
-    if headers.contains_key("content_length") || headers.contains_key("transfer_encoding") {
+    if TWINS.iter().any(|twin| headers.contains_key(twin)) {
         return Err(Malformed::UnderscoreTwin);
     }
     expectation(headers, head.version)

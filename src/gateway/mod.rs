@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -46,6 +46,7 @@ use report::Report;
 pub const VIA_NAME: &str = "oncehook";
 /// A sender's own request id is kept if it is no longer.
 const REQUEST_ID_BYTES_MAX: usize = 128;
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// One webhook path.
 pub struct Route {
@@ -324,7 +325,7 @@ fn authorization(headers: &HeaderMap, bytes_max: usize) -> Result<&[u8], Rejecti
 
 /// The sender's request id if it is fit for a log line, or a new one.
 pub fn request_id(headers: &HeaderMap) -> Arc<str> {
-    let given = headers.get("x-request-id").and_then(|id| id.to_str().ok());
+    let given = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
     let fit = given.filter(|id| {
         !id.is_empty()
             && id.len() <= REQUEST_ID_BYTES_MAX

@@ -38,6 +38,8 @@ use crate::telemetry::labels::ConnectionEnd;
 /// How large hyper's buffers for one HTTP/1.1 connection may grow, unless a head may be larger. A body that turns out to
 /// be too long has taken no more than this beyond its limit.
 const HTTP1_BUFFER_BYTES: usize = 16 * 1024;
+/// How many fields hyper takes unless it is told another number; then it fills its tables before it reads any head.
+const HTTP1_FIELDS: usize = 100;
 /// How much of an answer an HTTP/2 stream may hold that its peer has not taken yet.
 const HTTP2_SEND_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -162,15 +164,17 @@ where
             };
             Answering::new(answer, exchanging, Arc::clone(&shared.metrics))
         });
-        let connection = hyper::server::conn::http1::Builder::new()
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder
             // The watch does it, see there.
             .header_read_timeout(None)
             // The gate holds the limits; hyper must not be stricter.
             .max_header_size(options.head_bytes_max.saturating_add(1))
-            .max_headers(options.headers_max)
-            .max_buf_size(HTTP1_BUFFER_BYTES.max(options.head_bytes_max))
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades();
+            .max_buf_size(HTTP1_BUFFER_BYTES.max(options.head_bytes_max));
+        if options.headers_max > HTTP1_FIELDS {
+            builder.max_headers(options.headers_max);
+        }
+        let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let end = drive(
             connection,
             hyper::server::conn::http1::UpgradeableConnection::graceful_shutdown,

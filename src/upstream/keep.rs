@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use http::header::CONNECTION;
-use http::{HeaderMap, Response, Version};
+use http::{HeaderMap, HeaderName, Response, Version};
 
 /// How much earlier than the backend's `Keep-Alive: timeout` a connection is dropped.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// How long the backend lets a connection be kept, by what it says: not at all after `Connection: close`, which an
 /// HTTP/1.0 answer means without saying it (RFC 9112, §9.3).
@@ -31,7 +32,7 @@ pub(super) fn time_to_keep<B>(response: &Response<B>) -> Duration {
 
 /// The `timeout` of a `Keep-Alive` field, in seconds (RFC 2068, §19.7.1.1; Node, gunicorn and Apache send it).
 fn keep_alive_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get("keep-alive")?.to_str().ok()?;
+    let value = headers.get(&KEEP_ALIVE)?.to_str().ok()?;
     value.split(',').find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
         let seconds = value.trim().trim_matches('"').parse().ok()?;
