@@ -4,6 +4,7 @@
 //! is told, is left to `gateway`.
 
 mod flights;
+mod owner;
 mod perform;
 mod shadow;
 mod unfinished;
@@ -18,7 +19,7 @@ use http::request::Parts;
 use tokio_util::sync::CancellationToken;
 
 use crate::claim::exchange::{Conclusion, OnAmbiguous, OnStoreError, Terms};
-use crate::claim::{Digest, Key, Owner, Verdict};
+use crate::claim::{Digest, Key, Verdict};
 use crate::clock;
 use crate::store::Store;
 use crate::store::memory::Memory;
@@ -252,11 +253,4 @@ fn settled(conclusion: &Conclusion, own: Digest) -> Option<(Verdict, Digest)> {
         | Conclusion::Busy { .. }
         | Conclusion::StoreUnavailable => None,
     }
-}
-
-/// A fresh id for one attempt to claim.
-fn owner() -> Option<Owner> {
-    let mut id = [0; 16];
-    getrandom::fill(&mut id).ok()?;
-    Some(Owner(u128::from_le_bytes(id)))
 }

@@ -25,13 +25,13 @@ impl Dispatch {
     /// Performs the exchange of `copy`. Bounded: by `join_wait` while another process has the claim, and by the owner's
     /// deadline after it is won.
     pub(super) async fn perform(&self, copy: &Copy) -> Concluded {
-        let Some(owner) = owner() else {
+        let began = clock::monotonic();
+        let Some(owner) = owner::fresh(began) else {
             tracing::error!(
                 "the operating system gives no random numbers: the event is not claimed"
             );
             return Concluded::of(Conclusion::StoreUnavailable);
         };
-        let began = clock::monotonic();
         let (mut exchange, mut effect) =
             Exchange::start(self.terms(copy), owner, copy.digest, began);
         let mut attempt = Attempt::default();

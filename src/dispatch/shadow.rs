@@ -14,7 +14,7 @@ impl Dispatch {
     pub(super) async fn shadow(&self, copy: &Copy) -> Concluded {
         let began = clock::monotonic();
         let deadline = began.plus(copy.route.upstream_timeout);
-        let owner = owner();
+        let owner = owner::fresh(began);
         let won = match owner {
             Some(owner) => self.claim_in_shadow(copy, owner, began).await,
             None => None,
