@@ -272,16 +272,22 @@ impl AsyncWrite for Link {
     }
 }
 
+/// Up to so many bytes, head and body are copied side by side: that costs less than what writev(2) does more than
+/// send(2). Most requests are half as long.
+const WHOLE: usize = 4 * 1024;
+
 /// A socket that [`Wire::is_quiet`] can look at while it is being driven.
 struct Socket {
     stream: Arc<TcpStream>,
     /// The last read brought as much as it could.
     more: bool,
+    /// Where the pieces of a small request are put together.
+    whole: Vec<u8>,
 }
 
 impl Socket {
     fn new(stream: Arc<TcpStream>) -> Self {
-        Self { stream, more: false }
+        Self { stream, more: false, whole: Vec::new() }
     }
 }
 
@@ -338,10 +344,25 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [only] = slices {
+            return self.poll_write(context, only);
+        }
+        let bytes = slices.iter().fold(0_usize, |bytes, slice| bytes.saturating_add(slice.len()));
+        if bytes <= WHOLE {
+            let mut whole = std::mem::take(&mut self.whole);
+            whole.clear();
+            whole.reserve(bytes);
+            for slice in slices {
+                whole.extend_from_slice(slice);
+            }
+            let written = self.as_mut().poll_write(context, &whole);
+            self.whole = whole;
+            return written;
+        }
         loop {
             ready!(self.stream.poll_write_ready(context))?;
             match self.stream.try_write_vectored(slices) {
