@@ -1,10 +1,10 @@
 //! Translates sections of the configuration into what each room is held to. The only place that knows both.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::{HashMap, HashMapExt as _};
 use http::HeaderValue;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;

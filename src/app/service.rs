@@ -1,9 +1,9 @@
 //! Which room serves a request: `gateway` on a webhook path, `relay` on all others, or nobody.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, Version};
 use http_body_util::{BodyExt, Full};

@@ -13,12 +13,12 @@ pub mod http2;
 mod refusals;
 mod report;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use http::header::{AUTHORIZATION, CONNECTION};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
@@ -220,7 +220,8 @@ impl Gateway {
         // Before the body is read: whoever has no valid token is not worth the memory, and gets no 100 (Continue).
         let options = &self.options;
         let token = authorization(&head.headers, options.token_bytes_max)?;
-        let signature = route.verifier.check_token(token, clock::unix())?;
+        let now = clock::unix();
+        let signature = route.verifier.check_token(token, now)?;
         let body =
             body::read(body, &self.shelf, options.body_bytes_max, options.body_timeout).await?;
         let webhook = route.verifier.check_body(signature, body.bytes)?;
@@ -233,7 +234,8 @@ impl Gateway {
             report.concluded(&known, &self.metrics);
             return Ok(known);
         }
-        let window = route.windows.of(keyed.kind, keyed.basis, webhook.expires(), clock::unix());
+        // The body has taken a moment since: by that the window is longer, never shorter.
+        let window = route.windows.of(keyed.kind, keyed.basis, webhook.expires(), now);
         let copy = Copy {
             route: Arc::clone(&route.destination),
             webhook,

@@ -29,6 +29,7 @@ use super::http1::{self, Gate};
 use super::patience::Patience;
 use super::service::{Answering, Panicked};
 use super::spread::{Moving, Seated};
+use super::told::Told;
 use super::watch::{Heads, Phase, Watch};
 use super::watched::{Hold, Watched};
 use super::{Options, Peer, TlsPeer, handshake, tls, without_delay};
@@ -77,7 +78,7 @@ impl Connection {
             end = self.live(shared, service) => if let Some(end) = end {
                 metrics.connection_ended(end);
             },
-            () = kill.cancelled() => metrics.connection_ended(ConnectionEnd::Killed),
+            () = Told::by(&kill) => metrics.connection_ended(ConnectionEnd::Killed),
         }
     }
 
@@ -246,7 +247,7 @@ where
             tokio::select! {
                 biased;
                 _ = answering => {}
-                () = kill.cancelled() => {}
+                () = Told::by(&kill) => {}
             }
         });
     }
@@ -273,7 +274,7 @@ where
     C: Future<Output = hyper::Result<()>>,
 {
     let mut connection = pin!(connection);
-    let mut stop = pin!(stop.cancelled());
+    let mut stop = pin!(Told::by(stop));
     let mut patience = pin!(Patience::endless());
     let (mut finishing, mut known) = (Finishing::No, None);
     poll_fn(|cx| {

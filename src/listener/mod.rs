@@ -18,6 +18,7 @@ mod patience;
 pub mod proxy_protocol;
 mod service;
 mod spread;
+mod told;
 pub mod tls;
 mod watch;
 mod watched;

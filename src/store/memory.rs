@@ -198,7 +198,7 @@ impl Shard {
     }
 
     fn put(&mut self, key: Key, slot: Slot, now: StoreTime) -> Result<(), StoreError> {
-        if !self.slots.contains_key(&key) && self.slots.len() >= self.records_max {
+        if self.slots.len() >= self.records_max && !self.slots.contains_key(&key) {
             self.make_room(now)?;
         }
         if let Some(old) = self.slots.insert(key, slot)

@@ -1,10 +1,10 @@
 //! Who may sign: API keys, their secrets, and the tenants they belong to. Where they are read from is left to `config`.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt as _};
 use jsonwebtoken::DecodingKey;
 use secrecy::{ExposeSecret, SecretString};
 
