@@ -46,7 +46,8 @@ impl Assembled {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let service = Arc::clone(&self.service);
-        let answer = move |request, peer| Arc::clone(&service).answer(request, peer);
+        let answer =
+            move |request, peer: Arc<listener::Peer>| Arc::clone(&service).answer(request, &peer);
         let metrics = Arc::clone(&self.lasting.metrics);
         let end = serve((stream, peer), protocol, (self.options.clone(), metrics), answer).await;
         self.lasting.exchanges.close();

@@ -201,7 +201,7 @@ pub async fn start_on(socket: Option<TcpListener>, config: Config) -> Result<Run
     let admin = spawn_admin(admin, end.clone())?;
     let (serve, stopped, killed) = (Arc::clone(&service), stop.clone(), kill.clone());
     serving.spawn(listener.serve(
-        move |request, peer| serve.load_full().answer(request, peer),
+        move |request, peer: Arc<listener::Peer>| serve.load_full().answer(request, &peer),
         stopped,
         killed,
     ));

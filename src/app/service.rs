@@ -1,5 +1,6 @@
 //! Which room serves a request: `gateway` on a webhook path, `relay` on all others, or nobody.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -91,26 +92,31 @@ impl Service {
     }
 
     /// Answers one request.
-    pub(super) async fn answer(
+    pub(super) fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
-        peer: Arc<listener::Peer>,
-    ) -> Response<Body> {
-        let peer = self.peer(&peer, request.headers());
+        peer: &listener::Peer,
+    ) -> impl Future<Output = Response<Body>> + Send + use<> {
+        let peer = self.peer(peer, request.headers());
         let (head, mut body) = request.into_parts();
-        if let Err(reason) = self.check(&head, &peer) {
-            gateway::http2::outlast(head.version, &mut body).await;
-            return self.malformed(reason, &head, &peer);
-        }
-        let request = Request::from_parts(head, body);
-        let path = request.uri().path();
-        match &self.gateway {
-            Some(gateway) if gateway.serves(path) => gateway
-                .handle(request, peer)
-                .await
-                .map(|full| full.map_err(|never| match never {}).boxed_unsync()),
-            // In a box: a relayed request needs much more room than a webhook.
-            Some(_) | None => Box::pin(self.relayed(request, &peer)).await,
+        // In a box: it is handed on several times.
+        let head = Box::new(head);
+        async move {
+            if let Err(reason) = self.check(&head, &peer) {
+                Box::pin(gateway::http2::outlast(head.version, &mut body)).await;
+                return self.malformed(reason, &head, &peer);
+            }
+            match &self.gateway {
+                Some(gateway) if gateway.serves(head.uri.path()) => {
+                    // What is awaited by value is moved, whatever its size.
+                    let answered = pin!(gateway.handle(head, body, peer)).await;
+                    answered.map(|full| full.map_err(|never| match never {}).boxed_unsync())
+                }
+                // In a box: a relayed request needs much more room than a webhook.
+                Some(_) | None => {
+                    Box::pin(self.relayed(Request::from_parts(*head, body), &peer)).await
+                }
+            }
         }
     }
 

@@ -11,6 +11,7 @@ mod unfinished;
 mod waiting;
 pub mod window;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,8 +84,8 @@ pub struct Copy {
     pub digest: Digest,
     /// How long the event is remembered.
     pub window: Duration,
-    /// The head it came with.
-    pub head: Parts,
+    /// The head it came with; in a box, for a copy is handed on several times.
+    pub head: Box<Parts>,
     /// The sender.
     pub peer: Peer,
     /// For logs on both sides.
@@ -185,7 +186,7 @@ impl Dispatch {
             return self.shadow(copy).await;
         }
         match self.flights.board(copy.key, copy.digest) {
-            Boarded::Lead(lead) => self.lead(copy, lead).await,
+            Boarded::Lead(lead) => pin!(self.lead(copy, lead)).await,
             Boarded::Follow(follow) => {
                 let differs = follow.digest != copy.digest;
                 let led = follow.concluded().await;
@@ -202,7 +203,7 @@ impl Dispatch {
     }
 
     async fn lead(&self, copy: &Copy, lead: Lead) -> Concluded {
-        let concluded = self.perform(copy).await;
+        let concluded = pin!(self.perform(copy)).await;
         if let Some(remembered) = &self.stores.remembered
             && let Some((verdict, digest)) = settled(&concluded.conclusion, copy.digest)
         {

@@ -1,5 +1,6 @@
 //! Carries one exchange from its first effect to its answer.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use crate::claim::exchange::{Answer, Conclusion, Effect, Exchange, Input, Outcome, Place};
@@ -41,7 +42,7 @@ impl Dispatch {
             let input;
             (input, now) = match effect {
                 Effect::Store(place, operation) => {
-                    self.ask((place, operation), copy.key, owner, now).await
+                    pin!(self.ask((place, operation), copy.key, owner, now)).await
                 }
                 Effect::Wait(pause) => {
                     tokio::time::sleep(pause).await;
@@ -49,7 +50,7 @@ impl Dispatch {
                 }
                 Effect::Forward { attempt: number, possible_duplicate, deadline } => {
                     attempt = Attempt { number, possible_duplicate };
-                    let (outcome, ended) = self.forward(copy, attempt, deadline, now).await;
+                    let (outcome, ended) = pin!(self.forward(copy, attempt, deadline, now)).await;
                     (Input::Forwarded(outcome), ended)
                 }
                 Effect::Answer(answer) => return self.conclude(copy, owner, answer, attempt),
@@ -67,7 +68,7 @@ impl Dispatch {
         began: Monotonic,
     ) -> (Input, Monotonic) {
         let said = match place {
-            Place::Shared => self.stores.shared.execute(key, owner, operation).await,
+            Place::Shared => pin!(self.stores.shared.execute(key, owner, operation)).await,
             Place::Local => self.stores.local.execute(key, owner, operation, began),
         };
         let counted = said.as_ref().map(|reply| *reply).map_err(StoreError::label);
@@ -109,7 +110,7 @@ impl Dispatch {
             budget: deadline.since(began).min(copy.route.upstream_timeout),
             may_write: &may_write,
         };
-        let forwarded = copy.route.upstream.forward(forward).await;
+        let forwarded = pin!(copy.route.upstream.forward(forward)).await;
         let ended = clock::monotonic();
         self.metrics.forwarded(&copy.route.name, forwarded.outcome, ended.since(began));
         if attempt.possible_duplicate {

@@ -13,6 +13,7 @@ pub mod http2;
 mod refusals;
 mod report;
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use bytes::Bytes;
 use foldhash::HashMap;
 use http::header::{AUTHORIZATION, CONNECTION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Version};
 use http_body::Body as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -138,8 +139,12 @@ impl Gateway {
     }
 
     /// Answers one request; on a path that is no webhook path, that nothing is served there.
-    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
-        let (head, mut body) = request.into_parts();
+    pub async fn handle(
+        &self,
+        head: Box<Parts>,
+        mut body: Incoming,
+        peer: Peer,
+    ) -> Response<Full<Bytes>> {
         let Some(route) = self.routes.get(head.uri.path()) else {
             return not_found(&request_id(&head.headers));
         };
@@ -148,7 +153,8 @@ impl Gateway {
         let bodyless = body.is_end_stream();
         let mut report =
             Report::begin(&route.destination.name, &peer, request_id(&head.headers), &self.metrics);
-        let answer = match self.webhook(route, (head, &mut body), peer, &mut report).await {
+        let concluded = pin!(self.webhook(route, (head, &mut body), peer, &mut report)).await;
+        let answer = match concluded {
             Ok(concluded) => Answer::from(&concluded),
             Err(rejection) => {
                 let answer = self.refuse(&rejection, &peer);
@@ -212,7 +218,7 @@ impl Gateway {
     async fn webhook(
         &self,
         route: &Route,
-        (head, body): (Parts, &mut Incoming),
+        (head, body): (Box<Parts>, &mut Incoming),
         peer: Peer,
         report: &mut Report,
     ) -> Result<Concluded, Rejection> {
@@ -246,7 +252,7 @@ impl Gateway {
             peer,
             request_id: report.request_id_shared(),
         };
-        let concluded = self.dispatched(copy, body.place).await?;
+        let concluded = pin!(self.dispatched(copy, body.place)).await?;
         report.concluded(&concluded, &self.metrics);
         Ok(concluded)
     }
@@ -260,7 +266,7 @@ impl Gateway {
     ) -> Result<Concluded, Rejection> {
         let dispatch = Arc::clone(&self.dispatch);
         let exchange = async move {
-            let concluded = dispatch.exchange(&copy).await;
+            let concluded = pin!(dispatch.exchange(&copy)).await;
             drop(place);
             concluded
         };

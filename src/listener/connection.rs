@@ -156,13 +156,14 @@ where
             let (service, peer) = (service.clone(), Arc::clone(&peer));
             let exchanging = watch.begin();
             let (refusal, refuse) = (watch.refusal(), options.refuse);
-            // The call itself may panic, so it belongs into the future that is polled with care.
-            let answer = async move {
+            // The call itself may panic, so it belongs into the future that is polled with care. In a box: hyper moves it
+            // several times, and keeps room for it between requests.
+            let answer = Box::pin(async move {
                 match refusal {
-                    None => service(request, peer).await.map(Either::Left),
+                    None => pin!(service(request, peer)).await.map(Either::Left),
                     Some(malformed) => refuse(malformed).map(Either::Right),
                 }
-            };
+            });
             Answering::new(answer, exchanging, Arc::clone(&shared.metrics))
         });
         let mut builder = hyper::server::conn::http1::Builder::new();
@@ -203,7 +204,7 @@ where
         let service = service_fn(|request| {
             let (service, peer) = (service.clone(), Arc::clone(&peer));
             // In a box: on its way into a task of its own it is moved several times.
-            let answer = Box::pin(async move { service(request, peer).await });
+            let answer = Box::pin(async move { pin!(service(request, peer)).await });
             Answering::new(answer, watch.begin(), Arc::clone(&shared.metrics))
         });
         let connection = http2::Builder::new(streams)

@@ -18,8 +18,8 @@ mod patience;
 pub mod proxy_protocol;
 mod service;
 mod spread;
-mod told;
 pub mod tls;
+mod told;
 mod watch;
 mod watched;
 

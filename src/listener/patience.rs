@@ -8,16 +8,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
-
-use crate::clock::{self, Monotonic};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 pin_project! {
     /// A timer whose end is moved often.
     pub(super) struct Patience {
-        end: Option<Monotonic>,
-        // When the timer rings, if it is set.
-        rings: Option<Monotonic>,
+        end: Option<Instant>,
+        // Whether the timer will ring.
+        set: bool,
         #[pin]
         timer: Sleep,
     }
@@ -26,12 +24,13 @@ pin_project! {
 impl Patience {
     /// Without an end. To be made inside a tokio runtime.
     pub(super) fn endless() -> Self {
-        Self { end: None, rings: None, timer: sleep(Duration::ZERO) }
+        Self { end: None, set: false, timer: sleep(Duration::ZERO) }
     }
 
     /// Ends after `lasts`, counted from now; never, if there is nothing to wait for.
     pub(super) fn renew(self: Pin<&mut Self>, lasts: Option<Duration>) {
-        *self.project().end = lasts.map(|lasts| clock::monotonic().plus(lasts));
+        // A timer that nobody waits for is a reading of tokio's clock, and little more.
+        *self.project().end = lasts.map(|lasts| sleep(lasts).deadline());
     }
 
     /// Until the end. Once it has come, there is none.
@@ -39,13 +38,13 @@ impl Patience {
         let mut this = self.project();
         let Some(end) = *this.end else { return Poll::Pending };
         loop {
-            if this.rings.is_none_or(|rings| end < rings) {
-                this.timer.set(sleep(end.since(clock::monotonic())));
-                *this.rings = Some(end);
+            if !*this.set || end < this.timer.deadline() {
+                this.timer.set(sleep_until(end));
+                *this.set = true;
             }
             ready!(this.timer.as_mut().poll(cx));
-            *this.rings = None;
-            if end <= clock::monotonic() {
+            *this.set = false;
+            if end <= this.timer.deadline() {
                 *this.end = None;
                 return Poll::Ready(());
             }
@@ -64,9 +63,9 @@ mod tests {
     const LONG: Duration = Duration::from_mins(10);
 
     async fn ends(mut patience: Pin<&mut Patience>) -> Duration {
-        let began = clock::monotonic();
+        let began = sleep(Duration::ZERO).deadline();
         poll_fn(|cx| patience.as_mut().poll_end(cx)).await;
-        clock::monotonic().since(began)
+        sleep(Duration::ZERO).deadline() - began
     }
 
     /// Whether it has not ended, asked once, as a task would that was woken by something else.

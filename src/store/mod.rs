@@ -12,6 +12,7 @@ pub mod memory;
 pub mod redis;
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::time::Duration;
 
 pub use disk::Disk;
@@ -47,7 +48,7 @@ impl Store {
         match self {
             Self::Memory(memory) => memory.execute(key, owner, operation, clock::monotonic()),
             Self::Disk(disk) => disk.execute(key, owner, operation).await,
-            Self::Redis(redis) => redis.execute(key, owner, operation).await,
+            Self::Redis(redis) => pin!(redis.execute(key, owner, operation)).await,
         }
     }
 

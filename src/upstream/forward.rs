@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -57,7 +58,7 @@ impl Upstream {
     /// most, after a short pause. Not cancel safe: a forward that is dropped may have reached the backend.
     pub async fn forward(&self, forward: Forward<'_>) -> Forwarded {
         let mut progress = Progress::default();
-        let result = timeout(forward.budget, self.persist(&forward, &mut progress)).await;
+        let result = timeout(forward.budget, pin!(self.persist(&forward, &mut progress))).await;
         let result = result.unwrap_or_else(|_| Err(progress.stage.timed_out()));
         let tries = progress.tries;
         match result {
@@ -74,7 +75,8 @@ impl Upstream {
         let mut freshness = Freshness::Reused;
         let mut pauses = PAUSES.into_iter();
         loop {
-            let failure = match self.attempt(forward, freshness, progress).await {
+            let tried = pin!(self.attempt(forward, freshness, progress)).await;
+            let failure = match tried {
                 Ok(outcome) => return Ok(outcome),
                 Err(failure) => failure,
             };
@@ -113,8 +115,10 @@ impl Upstream {
             return Err(fresh(ForwardError::DeadlinePassed));
         }
         progress.stage = Stage::Sent { wire: lent.wire(), address: lent.address() };
-        match lent.send(request).await {
+        let answered = pin!(lent.send(request)).await;
+        match answered {
             Ok(response) => {
+                lent.heard(&response);
                 let (head, rest) = response.into_parts();
                 lent.give_back(Some(rest));
                 Ok(classify(head.status, &head.headers, &self.refused))

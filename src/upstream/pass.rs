@@ -39,7 +39,10 @@ impl Upstream {
             let slot = self.pool.slot().await?;
             let mut lent = self.pool.lend(slot, freshness).await?;
             let mut refusal = match lent.send(request).await {
-                Ok(response) => return Ok(response.map(|body| Carried::new(body, lent))),
+                Ok(response) => {
+                    lent.heard(&response);
+                    return Ok(response.map(|body| Carried::new(body, lent)));
+                }
                 Err(refusal) => refusal,
             };
             let written = lent.wire().seal();

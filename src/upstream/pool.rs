@@ -237,15 +237,19 @@ impl Lent {
         Arc::clone(&self.held.wire)
     }
 
-    /// Sends the request, and waits for the head of the answer.
-    pub(super) async fn send(
+    /// Sends the request, at once; the future waits for the head of the answer, which is then to be [`Self::heard`].
+    pub(super) fn send(
         &mut self,
         request: Request<Outgoing>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>> + use<>
+    {
         self.held.wire.arm();
-        let response = self.held.sender.try_send_request(request).await?;
-        self.keep = self.keep.min(time_to_keep(&response));
-        Ok(response)
+        self.held.sender.try_send_request(request)
+    }
+
+    /// Notes what the backend says of the connection.
+    pub(super) fn heard(&mut self, response: &Response<Incoming>) {
+        self.keep = self.keep.min(time_to_keep(response));
     }
 
     /// Notes that a request failed here: if others had not, the backend was closing, and the next ones are spared that.

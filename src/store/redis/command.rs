@@ -7,6 +7,8 @@
 //! left of the expiry, which is the server's affair, replicated and saved as a point in time, says what is left of the
 //! lease.
 
+use std::pin::pin;
+
 use redis::{Cmd, RedisError, RedisResult, Value};
 
 use super::link::Link;
@@ -38,7 +40,9 @@ pub(super) async fn run(
         Operation::Claim { .. } if link.lacks_set_nx_get() => Ok(None),
         Operation::Claim { lease, window: _ } => {
             let expiry = text::expiry_ms(call.operation);
-            match send(link, claim(call, millis(lease).min(expiry), expiry), asking).await {
+            let set = claim(call, millis(lease).min(expiry), expiry);
+            let old = pin!(send(link, set, asking)).await;
+            match old {
                 Ok(old) => Ok(claimed(&old)),
                 Err(error) if is_syntax_error(&error) => {
                     link.note_lack_of_set_nx_get();
@@ -49,7 +53,7 @@ pub(super) async fn run(
             }
         }
         Operation::Settle { verdict, digest, window: _ } if call.operation.always_writes() => {
-            let old = send(link, settle(call, verdict, digest), asking).await?;
+            let old = pin!(send(link, settle(call, verdict, digest), asking)).await?;
             Ok(Some(settled(&old, call.owner)))
         }
         Operation::Settle { .. } | Operation::Release { .. } => Ok(None),

@@ -27,6 +27,7 @@ mod text;
 mod wire;
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,7 +124,7 @@ impl Redis {
         owner: Owner,
         operation: Operation,
     ) -> Result<Reply, StoreError> {
-        self.perform(&self.name(key), owner, &operation, Errand::Operation).await
+        pin!(self.perform(&self.name(key), owner, &operation, Errand::Operation)).await
     }
 
     /// How long every operation and probe has failed, in a Cluster those of the node that fares worst; `None` if the last
@@ -217,12 +218,15 @@ impl Redis {
         let call = Call { scripts: &self.scripts, name, owner, operation, way };
         match &self.servers {
             Servers::Cluster(cluster) => Box::pin(cluster.perform(&call, errand)).await,
-            Servers::One(node) => match node.perform(&call, Asking::No, errand).await? {
-                Said::Reply(reply) => Ok(reply),
-                Said::Moved(target) | Said::Ask(target) => Err(StoreError::Unsupported(format!(
-                    "the server is a node of a cluster, and sends us to {target}"
-                ))),
-            },
+            Servers::One(node) => {
+                let said = pin!(node.perform(&call, Asking::No, errand)).await?;
+                match said {
+                    Said::Reply(reply) => Ok(reply),
+                    Said::Moved(target) | Said::Ask(target) => Err(StoreError::Unsupported(
+                        format!("the server is a node of a cluster, and sends us to {target}"),
+                    )),
+                }
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One server that records are on: whether it is worth asking, and what it says.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ impl Node {
             return Err(StoreError::Open);
         }
         let began = clock::monotonic();
-        let said = self.say(call, asking).await;
+        let said = pin!(self.say(call, asking)).await;
         if self.health.note(began, said.as_ref().err()) == Change::Opened {
             self.wire.give_up();
         }
@@ -79,7 +80,7 @@ impl Node {
     }
 
     async fn say(&self, call: &Call<'_>, asking: Asking) -> Result<Said, StoreError> {
-        let asked = self.wire.ask(async |link| call.run(link, asking).await).await;
+        let asked = pin!(self.wire.ask(async |link| pin!(call.run(link, asking)).await)).await;
         let (answer, link) = asked?;
         let reply = match answer {
             Answer::Reply(said) => said?,

@@ -1,6 +1,7 @@
 //! Operations as calls of the three scripts, and what the scripts say as replies. What comes first, a single command where
 //! one will do, is in `command`.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value};
@@ -91,12 +92,15 @@ impl Call<'_> {
     /// Performs the operation, or learns who else would.
     pub(super) async fn run(&self, link: &mut Link, asking: Asking) -> RedisResult<Answer> {
         let outcome = match self.way {
-            Way::Cheapest => match command::run(self, link, asking).await {
-                // In boxes, as all that is rare: what it takes would make every webhook's future so large.
-                Ok(None) => Box::pin(self.run_script(link, asking)).await,
-                Ok(Some(said)) => Ok(said),
-                Err(error) => Err(error),
-            },
+            Way::Cheapest => {
+                let said = pin!(command::run(self, link, asking)).await;
+                match said {
+                    // In boxes, as all that is rare: what it takes would make every webhook's future so large.
+                    Ok(None) => Box::pin(self.run_script(link, asking)).await,
+                    Ok(Some(said)) => Ok(said),
+                    Err(error) => Err(error),
+                }
+            }
             Way::Script => Box::pin(self.run_script(link, asking)).await,
         };
         let error = match outcome {
@@ -145,7 +149,9 @@ impl Call<'_> {
 /// ASKING is for the very next command of the connection, which many share: the two are sent in one piece.
 pub(super) async fn send(link: &mut Link, command: Cmd, asking: Asking) -> RedisResult<Value> {
     if asking == Asking::No {
-        return command.query_async(link.connection()).await;
+        // In a box as well: it is larger than all else that an exchange consists of.
+        let said = Box::pin(link.connection().send_packed_command(&command)).await?;
+        return said.extract_error();
     }
     Box::pin(send_asking(link, command)).await
 }

@@ -1,7 +1,7 @@
 //! The connections to one server, one for each worker, which all its operations share: made when it is first needed, made
 //! anew when it is spoilt, and never waited for longer than allowed.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ impl Wire {
     ) -> Result<(T, Link), StoreError> {
         let mine = self.current.mine();
         let current = mine.usable();
-        let answer = self.ask_over(&current, command).await;
+        let answer = pin!(self.ask_over(&current, command)).await;
         if answer.as_ref().is_err_and(StoreError::spoils_connection) {
             mine.replace(&current);
         }
@@ -136,7 +136,7 @@ impl Wire {
             Some(link) => link.clone(),
             None => self.first_link(current).await?,
         };
-        let answer = timeout(self.patience.operation, command(&mut link))
+        let answer = timeout(self.patience.operation, pin!(command(&mut link)))
             .await
             .map_err(|_| StoreError::Timeout(self.patience.operation))?
             .map_err(|error| classify::error(&error))?;
