@@ -95,7 +95,7 @@ impl Visit for Members {
 }
 
 /// Writes `time` to the microsecond (RFC 3339). Lines come many a second, so the second's own text is kept.
-fn push_time(line: &mut String, time: UnixTime) {
+pub(super) fn push_time(line: &mut String, time: UnixTime) {
     thread_local! {
         static LAST: RefCell<(u64, String)> = RefCell::default();
     }
@@ -120,7 +120,7 @@ fn name(line: &mut String, field: &Field) -> fmt::Result {
 }
 
 /// Writes what stands within a JSON string's quotation marks.
-struct Escaped<'a>(&'a mut String);
+pub(super) struct Escaped<'a>(pub(super) &'a mut String);
 
 impl Write for Escaped<'_> {
     fn write_str(&mut self, piece: &str) -> fmt::Result {

@@ -6,6 +6,7 @@
 //! Lines are kept until the thread that wrote them has nothing else to do, so that many of them are one write; how, and
 //! what happens if nobody takes them, is left to `sink`.
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal as _, Stderr, Write};
 use std::net::SocketAddr;
 use std::panic;
@@ -23,7 +24,9 @@ use super::json::JsonLine;
 use super::labels::AnswerResult;
 use super::series::Route;
 use super::sink::{Sink, Urgency};
+use super::webhook_line;
 use crate::claim::Key;
+use crate::clock;
 use crate::text;
 use crate::webhook::event::EventKind;
 
@@ -69,7 +72,9 @@ pub fn init(options: Options) -> Result<(), InitError> {
     let lines = Layer::new().with_writer(ToStderr).with_target(false).log_internal_errors(false);
     let registry = tracing_subscriber::registry().with(filter(options.level));
     match options.format {
-        Format::Json => registry.with(lines.with_ansi(false).event_format(JsonLine)).try_init(),
+        Format::Json => {
+            registry.with(lines.with_ansi(false).event_format(JsonLine)).with(AsJson).try_init()
+        }
         Format::Text if io::stderr().is_terminal() => registry.with(lines.compact()).try_init(),
         Format::Text => registry.with(lines.compact().with_ansi(false)).try_init(),
     }
@@ -110,6 +115,11 @@ fn tell_dropped(lines: Option<u64>) {
     }
 }
 
+/// Says of a log that its lines are JSON for [`STDERR`], and does nothing else.
+struct AsJson;
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for AsJson {}
+
 /// Hands whole lines to [`STDERR`].
 struct ToStderr;
 
@@ -124,10 +134,15 @@ impl MakeWriter<'_> for ToStderr {
     }
 
     fn make_writer_for(&self, of: &Metadata<'_>) -> Entry {
+        Entry(Urgency::of(*of.level()))
+    }
+}
+
+impl Urgency {
+    /// Of a line of this level.
+    fn of(level: Level) -> Self {
         // Of two levels, the more verbose one is the greater.
-        let urgency =
-            if *of.level() <= Level::WARN { Urgency::Pressing } else { Urgency::Ordinary };
-        Entry(urgency)
+        if level <= Level::WARN { Self::Pressing } else { Self::Ordinary }
     }
 }
 
@@ -185,8 +200,57 @@ pub struct WebhookLine<'a> {
     pub hint: Option<&'a str>,
 }
 
+impl WebhookLine<'_> {
+    /// How long it took, in whole microseconds.
+    pub(super) fn micros(&self) -> u64 {
+        let micros = self.duration.saturating_add(Duration::from_nanos(500)).as_micros();
+        u64::try_from(micros).unwrap_or(u64::MAX)
+    }
+}
+
 /// Writes the one line that a webhook gets.
 pub fn webhook(line: &WebhookLine<'_>) {
+    match (line.hint, line.result) {
+        (Some(_), _) => write_at(Level::ERROR, line),
+        (None, AnswerResult::Refused | AnswerResult::Failed) => write_at(Level::WARN, line),
+        (None, AnswerResult::Forwarded | AnswerResult::Duplicate | AnswerResult::Collapsed) => {
+            write_at(Level::INFO, line);
+        }
+    }
+}
+
+/// As all lines are written, unless it is JSON for standard error: there are many of these, and only these.
+fn write_at(level: Level, line: &WebhookLine<'_>) {
+    let enabled = match level {
+        Level::ERROR => tracing::enabled!(Level::ERROR),
+        Level::WARN => tracing::enabled!(Level::WARN),
+        _ => tracing::enabled!(Level::INFO),
+    };
+    if !enabled {
+        return;
+    }
+    if tracing::dispatcher::get_default(tracing::Dispatch::is::<AsJson>) {
+        write_straight(level, line);
+    } else {
+        trace(level, line);
+    }
+}
+
+fn write_straight(level: Level, line: &WebhookLine<'_>) {
+    thread_local! {
+        static ROOM: RefCell<String> = RefCell::new(String::with_capacity(webhook_line::LINE));
+    }
+    ROOM.with_borrow_mut(|room| {
+        room.clear();
+        // A text takes all that is written to it.
+        if webhook_line::write(room, level, clock::unix(), line).is_ok() {
+            STDERR.line(room.as_bytes(), Urgency::of(level));
+        }
+    });
+}
+
+/// The usual way.
+pub(super) fn trace(level: Level, line: &WebhookLine<'_>) {
     let mut room = [0; 32];
     let key = line.key.map(|key| text::hex(&key.0, &mut room));
     let peer = line.peer.map(|address| {
@@ -206,7 +270,7 @@ pub fn webhook(line: &WebhookLine<'_>) {
                 attempt = line.attempt,
                 possible_duplicate = line.possible_duplicate,
                 status = line.status,
-                duration_ms = milliseconds(line.duration),
+                duration_ms = milliseconds(line.micros()),
                 peer = peer.as_deref(),
                 request_id = line.request_id,
                 reason = line.reason,
@@ -215,22 +279,16 @@ pub fn webhook(line: &WebhookLine<'_>) {
             )
         };
     }
-    match (line.hint, line.result) {
-        (Some(_), _) => {
-            write_at!(error);
-        }
-        (None, AnswerResult::Refused | AnswerResult::Failed) => {
-            write_at!(warn);
-        }
-        (None, AnswerResult::Forwarded | AnswerResult::Duplicate | AnswerResult::Collapsed) => {
-            write_at!(info);
-        }
+    match level {
+        Level::ERROR => write_at!(error),
+        Level::WARN => write_at!(warn),
+        _ => write_at!(info),
     }
 }
 
 /// Milliseconds, to the microsecond.
-fn milliseconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
+fn milliseconds(micros: u64) -> f64 {
+    (Duration::from_micros(micros).as_secs_f64() * 1e6).round() / 1e3
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod process;
 mod series;
 mod sink;
 mod totals;
+mod webhook_line;
 
 pub use metrics::Metrics;
 pub use series::Route;
