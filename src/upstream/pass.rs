@@ -1,7 +1,8 @@
 //! Carries a request to the backend that is none of the gateway's business: streamed, and untouched.
 
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 
 use super::forward::{Trace, explain};
@@ -36,6 +37,11 @@ impl Upstream {
             *request.method_mut() = head.method.clone();
             *request.uri_mut() = self.rules.uri(&head.uri);
             *request.headers_mut() = self.rules.relayed(head, peer, request_id);
+            if !bodyless && !request.headers().contains_key(CONTENT_LENGTH) {
+                // hyper would say so of its own accord, but for GET, HEAD and CONNECT: there it leaves the body out.
+                let chunked = HeaderValue::from_static("chunked");
+                request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+            }
             let slot = self.pool.slot().await?;
             let mut lent = self.pool.lend(slot, freshness).await?;
             let mut refusal = match lent.send(request).await {
