@@ -3,7 +3,7 @@
 //! The operating system is asked for many ids at a time, since a system call for each is a hundredth of what an event
 //! costs. What is kept for later would be there twice if a running machine were copied (a snapshot that is resumed twice),
 //! and two copies of one event, one at each, could be claimed under one id: both would win. So the moment goes in as
-//! well, to the nanosecond, which two machines do not have in common.
+//! well, to the nanosecond, which two machines hardly ever have in common.
 
 use std::cell::RefCell;
 

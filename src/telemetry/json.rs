@@ -14,7 +14,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::clock::{self, UnixTime};
 
 /// Longer than most lines, in bytes.
-const LINE: usize = 512;
+pub(super) const LINE: usize = 512;
 
 /// Time, level, and then the event's own fields; no target, no spans.
 #[derive(Clone, Copy, Debug)]

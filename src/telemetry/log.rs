@@ -20,7 +20,7 @@ use tracing_subscriber::fmt::{Layer, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::json::JsonLine;
+use super::json::{self, JsonLine};
 use super::labels::AnswerResult;
 use super::series::Route;
 use super::sink::{Sink, Urgency};
@@ -238,7 +238,7 @@ fn write_at(level: Level, line: &WebhookLine<'_>) {
 
 fn write_straight(level: Level, line: &WebhookLine<'_>) {
     thread_local! {
-        static ROOM: RefCell<String> = RefCell::new(String::with_capacity(webhook_line::LINE));
+        static ROOM: RefCell<String> = RefCell::new(String::with_capacity(json::LINE));
     }
     ROOM.with_borrow_mut(|room| {
         room.clear();

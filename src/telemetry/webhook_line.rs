@@ -12,9 +12,6 @@ use crate::clock::UnixTime;
 use crate::text;
 use crate::webhook::event::EventKind;
 
-/// Longer than most lines, in bytes.
-pub(super) const LINE: usize = 512;
-
 /// A member whose value is put into quotation marks as it is: a word of ours, a number, an address.
 macro_rules! word {
     ($out:ident, $name:literal, $value:expr) => {

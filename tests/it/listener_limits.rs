@@ -65,6 +65,22 @@ async fn a_head_that_drips_is_not_given_more_time() {
     listener.counted("oncehook_connections_ended_total{reason=\"head_timeout\"}", 1).await;
 }
 
+/// On either side of the number that hyper takes if it is told none: it must not be stricter than the gate.
+#[tokio::test]
+async fn as_many_fields_are_served_as_are_allowed() {
+    for headers_max in [64, 100, 101, 300] {
+        let listener = Running::hello(Options { headers_max, ..options() });
+        for (fields, status) in [(headers_max, "200"), (headers_max + 1, "431")] {
+            let others = "x: y\r\n".repeat(fields - 2);
+            let head = format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{others}\r\n");
+            let mut stream = listener.connect().await;
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let answer = String::from_utf8(read_to_end(&mut stream).await).unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{fields}: {answer}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_connection_may_rest_between_requests_for_longer_than_a_head_may_take() {
     let listener = Running::hello(Options { head_timeout: SHORT, ..options() });
