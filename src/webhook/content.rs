@@ -63,19 +63,12 @@ pub(super) fn digest(body: &[u8], sha256: &[u8; 32], long: &LongStrings) -> Dige
                     (bytes, hash(seed, after, bytes))
                 });
                 let rest = after.get(bytes.wrapping_add(1)..).unwrap_or_default();
-                if !is_name {
+                if is_name {
+                    scan.name(after.get(..bytes).unwrap_or_default(), hash);
+                    scan.past_colon(rest)
+                } else {
                     scan.add(hash);
                     rest
-                } else {
-                    scan.name(after.get(..bytes).unwrap_or_default(), hash);
-                    // As everybody writes it.
-                    match rest.strip_prefix(b":") {
-                        Some(value) => {
-                            scan.colon();
-                            value
-                        }
-                        None => rest,
-                    }
                 }
             }
             _ => {
@@ -199,6 +192,13 @@ impl Scan {
         if self.top.place == Place::Name {
             self.top.place = Place::Value;
         }
+    }
+
+    /// What follows a name, without the colon if that comes first: everybody writes it so.
+    fn past_colon<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
+        let Some(value) = rest.strip_prefix(b":") else { return rest };
+        self.colon();
+        value
     }
 
     #[inline]
