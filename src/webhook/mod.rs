@@ -9,7 +9,6 @@
 mod content;
 pub mod event;
 pub mod field;
-mod hash;
 mod json;
 #[cfg(test)]
 mod json_tests;

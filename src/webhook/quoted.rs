@@ -17,28 +17,22 @@ pub(super) struct Plain {
     pub(super) ascii: bool,
 }
 
-const ONES: u64 = u64::MAX / 255;
-const HIGH: u64 = ONES << 7;
-
-/// Where a string stops being plain: the high bit of each quote, backslash and control character of eight bytes, found by
-/// which of them borrow (Mycroft's test). The lowest bit is right; of those above it some may be set for nothing.
-#[inline]
-pub(super) const fn stops(word: u64) -> u64 {
-    // Control characters and the quote, once its lowest bits are another's, are all below 0x21.
-    let below = (word ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
-    let backslash = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
-    (below | backslash) & !word & HIGH
-}
-
-/// What comes before the first quote, backslash or control character, or before the end.
+/// What comes before the first quote, backslash or control character, or before the end. Of eight bytes at a time the
+/// one to stop at is found by which of them borrow (Mycroft's test); a byte after it may be taken for one, never one
+/// before it.
 #[inline]
 pub(super) fn plain(text: &[u8]) -> Plain {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
     let (words, tail) = text.as_chunks::<8>();
     let mut seen = 0;
     let mut bytes: usize = 0;
     for word in words {
         let word = u64::from_le_bytes(*word);
-        let stop = stops(word);
+        // Control characters and the quote, once its lowest bits are another's, are all below 0x21.
+        let below = (word ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
+        let backslash = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
+        let stop = (below | backslash) & !word & HIGH;
         if stop != 0 {
             // The bits below the lowest that is set: those of the bytes before.
             seen |= word & (stop.wrapping_sub(1) & !stop);
