@@ -67,9 +67,10 @@ func weigh(w *world, c *contender) (footprint, error) {
 		PerConnection: float64(served-idle) / idleConnections}, err
 }
 
-// countSyscalls is how many a request takes, of all the server's processes, in a closed loop of a run of its own. No
-// two rows may have the same seed: what a contender remembers of one, it would not forward in the other.
-func countSyscalls(w *world, r row, c *contender, seed uint64) (calls float64, tool string, err error) {
+// countSyscalls is how many a request takes, of all the server's processes, in a closed loop of a run of its own, and in
+// what that run contradicts the contender's claim. No two rows may have the same seed: what a contender remembers of one,
+// it would not forward in the other.
+func countSyscalls(w *world, r row, c *contender, seed uint64) (calls float64, tool, broken string, err error) {
 	defer c.forgetLogs()
 	clients := r.load.clients(c.target)
 	defer func() {
@@ -81,28 +82,26 @@ func countSyscalls(w *world, r row, c *contender, seed uint64) (calls float64, t
 	warm.limit = time.Second
 	warm.run(clients, warm.plan(makeEvents(connections*4, r.shape, seed+1<<32)))
 	if err := w.fresh(); err != nil {
-		return 0, "", err
+		return 0, "", "", err
 	}
 	t, err := trace(c)
 	if err != nil {
-		return 0, "", err
+		return 0, "", "", err
 	}
 	traced := r.load
 	traced.limit = tracedSeconds * time.Second
 	seen := traced.run(clients, traced.plan(makeEvents(tracedRequests, r.shape, seed)))
 	total, err := t.stop()
 	if err != nil {
-		return 0, t.tool, fmt.Errorf("%s: %w", c.name, err)
+		return 0, t.tool, "", fmt.Errorf("%s: %w", c.name, err)
 	}
 	given, err := w.tally()
 	if err != nil {
-		return 0, t.tool, err
+		return 0, t.tool, "", err
 	}
-	if given.Requests != seen.answers {
-		return 0, t.tool, fmt.Errorf("%s, %s: %d requests of fresh events, %d deliveries: the measurement is wrong",
-			r.Name, c.name, seen.answers, given.Requests)
-	}
-	return float64(total) / float64(max(seen.answers, 1)), t.tool, nil
+	s := sample{Requests: seen.requests(), Troubles: seen.troubles, Events: len(seen.answered), Delivered: given.Requests}
+	audit(&s, seen, given)
+	return float64(total) / float64(max(seen.answers, 1)), t.tool, s.broken(c, r), nil
 }
 
 // A tracer counts the system calls of running processes: perf if it may, which hardly slows them; else strace.
