@@ -1,16 +1,17 @@
 //! A digest of what the copies of an event should agree on: 64 bits that a settled record holds, so that one key with two
 //! contents is noticed (`key_conflict`). It decides nothing; a copy with another digest is a copy all the same.
 //!
-//! One pass over the bytes, which checks no grammar. Each scalar is hashed with its path, and the hashes are added up:
-//! white space and the order of members make no difference at any depth. Left out is what each emission mints anew (`id`,
-//! `createdAt`), and what counts other things than the event (`numDropped`, `room.numParticipants`,
-//! `room.numPublishers`).
+//! Each scalar is hashed with its path, and the hashes are added up: white space and the order of members make no
+//! difference at any depth. What reads a body tells a [`Content`] of it on the way; what is no JSON has a pass of its own,
+//! which checks no grammar. Left out is what each emission mints anew (`id`, `createdAt`), and what counts other things
+//! than the event (`numDropped`, `room.numParticipants`, `room.numPublishers`).
 //!
 //! Limits: spelling counts but for quotes (`"1"` and `1` are one, `"\u0041"` and `"A"` or both names of a field are
 //! not); the hash is quick and not cryptographic, so a tenant can make two of its own contents collide; a document nested
 //! deeper than [`DEPTH_MAX`] is taken as its bytes.
 
-use super::quoted::{BLOCK, LongStrings, plain};
+use super::json::Witness;
+use super::quoted::{BLOCK, plain};
 use crate::claim::Digest;
 
 /// The deepest nesting that is told apart; LiveKit's bodies have seven levels.
@@ -22,55 +23,39 @@ const LANES: usize = 4;
 /// From so many bytes on a text is long. Short ones are as quickly hashed one word after the other.
 const LANES_MIN: usize = 256;
 
-/// The digest of a body whose SHA-256 is known. Total. What is known of the body's long strings saves looking for their
-/// ends, and makes no difference.
-pub(super) fn digest(body: &[u8], sha256: &[u8; 32], long: &LongStrings) -> Digest {
-    let mut ends = long.again();
-    let mut scan = Scan { top: Level::OUTSIDE, outer: Vec::with_capacity(DEPTH_USUAL), sum: 0 };
+/// The digest of a body whose SHA-256 is known. Total, and of what is JSON the one that [`Content`] comes to.
+#[cold]
+pub(super) fn digest(body: &[u8], sha256: &[u8; 32]) -> Digest {
+    let mut content = Content::default();
     let mut rest = body;
     while let Some((&byte, after)) = rest.split_first() {
         rest = match byte {
             b' ' | b'\t' | b'\n' | b'\r' => after,
-            b'{' | b'[' => {
-                if scan.outer.len() == DEPTH_MAX {
-                    let (words, _) = sha256.as_chunks::<8>();
-                    return Digest(words.first().map_or(0, |word| u64::from_be_bytes(*word)));
-                }
-                scan.open(rest);
-                after
-            }
-            b'}' | b']' => {
-                scan.close();
-                after
-            }
-            b',' => {
-                scan.comma();
-                // As LiveKit writes it.
-                after.strip_prefix(b" ").unwrap_or(after)
-            }
-            b':' => {
-                scan.colon();
+            b'{' | b'[' | b'}' | b']' | b',' | b':' => {
+                content.structure(byte, rest);
                 after
             }
             b'"' => {
-                let bytes = string_bytes(after, || ends.find(rest.len()));
-                let rest = after.get(bytes.wrapping_add(1)..).unwrap_or_default();
-                if scan.top.place == Place::Name {
-                    scan.name(after, bytes);
+                let bytes = string_bytes(after);
+                if content.top.place == Place::Name {
+                    content.name(after, bytes);
                 } else {
-                    scan.scalar(after, bytes);
+                    content.scalar(after, bytes);
                 }
-                rest
+                after.get(bytes.wrapping_add(1)..).unwrap_or_default()
             }
             _ => {
                 let end = rest.iter().position(|byte| ends_scalar(*byte));
                 let bytes = end.unwrap_or(rest.len());
-                scan.scalar(rest, bytes);
+                content.scalar(rest, bytes);
                 rest.get(bytes..).unwrap_or_default()
             }
         };
     }
-    Digest(scan.sum)
+    content.digest().unwrap_or_else(|| {
+        let (words, _) = sha256.as_chunks::<8>();
+        Digest(words.first().map_or(0, |word| u64::from_be_bytes(*word)))
+    })
 }
 
 /// An object or array that is open, or what is around all of them.
@@ -139,15 +124,27 @@ impl Level {
     };
 }
 
-/// Texts are given by where they begin and their length, so that their last bytes can be read as a word.
-struct Scan {
+/// What was told of a body so far.
+pub(super) struct Content {
     top: Level,
     outer: Vec<Level>,
     sum: u64,
+    too_deep: bool,
 }
 
-impl Scan {
+impl Default for Content {
+    fn default() -> Self {
+        let outer = Vec::with_capacity(DEPTH_USUAL);
+        Self { top: Level::OUTSIDE, outer, sum: 0, too_deep: false }
+    }
+}
+
+impl Witness for Content {
     fn open(&mut self, text: &[u8]) {
+        if self.outer.len() == DEPTH_MAX {
+            self.too_deep = true;
+            return;
+        }
         // An empty object is not the same as none.
         self.scalar(text, 1);
         let (here, skip) = (self.top.here, self.top.skip);
@@ -179,12 +176,6 @@ impl Scan {
         }
     }
 
-    fn colon(&mut self) {
-        if self.top.place == Place::Name {
-            self.top.place = Place::Value;
-        }
-    }
-
     fn name(&mut self, text: &[u8], bytes: usize) {
         let top = &mut self.top;
         top.here = hash(top.path, text, bytes);
@@ -206,26 +197,32 @@ impl Scan {
     }
 }
 
+impl Content {
+    /// What it comes to; `None` if it was nested too deep.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        (!self.too_deep).then_some(Digest(self.sum))
+    }
+
+    /// What `text` begins with, which is `byte`, wherever it stands.
+    fn structure(&mut self, byte: u8, text: &[u8]) {
+        match byte {
+            b'{' | b'[' => self.open(text),
+            b'}' | b']' => self.close(),
+            b',' => self.comma(),
+            // A value follows, and no name, whether or not there was one.
+            _ if self.top.place == Place::Name => self.top.place = Place::Value,
+            _ => {}
+        }
+    }
+}
+
 fn ends_scalar(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'{' | b'}' | b'[' | b']' | b',' | b':' | b'"')
 }
 
-/// The length of a string whose opening quote has been read: without the closing one, or to the end. `known` may say
-/// how long it is with both quotes; of a short one it is not asked.
-#[inline]
-fn string_bytes(text: &[u8], known: impl FnOnce() -> Option<usize>) -> usize {
-    let bytes = plain(text.get(..BLOCK).unwrap_or(text)).bytes;
-    match text.get(bytes) {
-        Some(b'"') => bytes,
-        Some(_) => {
-            known().map_or_else(|| odd_string_bytes(text, bytes), |quoted| quoted.saturating_sub(2))
-        }
-        None => text.len(),
-    }
-}
-
-/// The same, from somewhere behind plain text on.
-fn odd_string_bytes(text: &[u8], mut end: usize) -> usize {
+/// The length of a string whose opening quote has been read: without the closing one, or to the end.
+fn string_bytes(text: &[u8]) -> usize {
+    let mut end = plain(text.get(..BLOCK).unwrap_or(text)).bytes;
     while let Some(byte) = text.get(end) {
         let skip = match byte {
             b'"' => return end,
@@ -293,7 +290,7 @@ mod tests {
     use super::*;
 
     fn of(body: &str) -> u64 {
-        digest(body.as_bytes(), &[7; 32], &LongStrings::default()).0
+        digest(body.as_bytes(), &[7; 32]).0
     }
 
     #[test]
@@ -392,7 +389,7 @@ mod tests {
         #[test]
         fn any_bytes_have_a_digest(body in r#"[\[\]{},:"\\a 1]{0,64}"#, bytes: Vec<u8>) {
             prop_assert_eq!(of(&body), of(&body));
-            digest(&bytes, &[0; 32], &LongStrings::default());
+            digest(&bytes, &[0; 32]);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 pub use super::field::{Field, Value};
 use super::protojson::{Found, Named, message, read};
-use super::quoted::LongStrings;
+use crate::claim::Digest;
 
 /// The events LiveKit names (livekit/protocol, `webhook/consts.go`), those of its old guides, and all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -180,7 +180,7 @@ message! { 'a,
 #[derive(Clone)]
 pub struct Event<'a> {
     body: Body<'a>,
-    long: LongStrings,
+    digest: Option<Digest>,
 }
 
 impl<'a> Event<'a> {
@@ -189,17 +189,19 @@ impl<'a> Event<'a> {
     pub fn parse(body: &'a [u8]) -> Self {
         // What the strict pass gives up at (invalid UTF-8 or an impossible number in one of the fields) is skipped by
         // the second, which still finds the id: the next step of identification.
-        if let (Some(body), long) = read(body) {
-            return Self { body, long };
+        if let Some((body, content)) = read(body) {
+            return Self { body, digest: content.digest() };
         }
-        let (outline, long) = read(body);
-        let id = outline.map(|outline: Outline<'a>| outline.id).unwrap_or_default();
-        Self { body: Body { id, ..Body::default() }, long }
+        let (id, digest) = match read(body) {
+            Some((Outline { id }, content)) => (id, content.digest()),
+            None => (Found::Absent, None),
+        };
+        Self { body: Body { id, ..Body::default() }, digest }
     }
 
-    /// The long strings of the body.
-    pub(super) fn long_strings(&self) -> &LongStrings {
-        &self.long
+    /// What its copies should agree on; `None` of what is no JSON object, or nested too deep: see `content`.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        self.digest
     }
 
     /// Which event it is.

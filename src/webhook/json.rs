@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use serde_json::Number;
 
-use super::quoted::{BLOCK, LongStrings, plain, quoted_bytes};
+use super::quoted::{BLOCK, plain, quoted_bytes};
 
 /// The document is no JSON. Where does not matter: nobody would be told.
 #[derive(Debug)]
@@ -34,25 +34,44 @@ pub(super) enum Value<'a> {
     Object,
 }
 
-/// What is left of a document.
-pub(super) struct Reader<'a> {
-    rest: &'a [u8],
-    long: LongStrings,
+/// Is told of all that a reader comes by, in the document's order, what is passed over included. A text is given by where
+/// it begins and its length in bytes, so that its last ones can be read as a word.
+pub(super) trait Witness {
+    /// An object or an array begins.
+    fn open(&mut self, text: &[u8]);
+    /// The innermost one has ended.
+    fn close(&mut self);
+    /// Its next member or item follows.
+    fn comma(&mut self);
+    /// A member's name, between its quotes, as it is written.
+    fn name(&mut self, text: &[u8], bytes: usize);
+    /// A value that has no parts, as it is written; a string's quotes are left out.
+    fn scalar(&mut self, text: &[u8], bytes: usize);
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(json: &'a [u8]) -> Self {
-        Self { rest: json, long: LongStrings::default() }
+/// Nobody.
+impl Witness for () {
+    fn open(&mut self, _: &[u8]) {}
+    fn close(&mut self) {}
+    fn comma(&mut self) {}
+    fn name(&mut self, _: &[u8], _: usize) {}
+    fn scalar(&mut self, _: &[u8], _: usize) {}
+}
+
+/// What is left of a document.
+pub(super) struct Reader<'a, W = ()> {
+    rest: &'a [u8],
+    witness: W,
+}
+
+impl<'a, W: Witness> Reader<'a, W> {
+    pub(super) fn new(json: &'a [u8], witness: W) -> Self {
+        Self { rest: json, witness }
     }
 
-    /// Whether nothing but white space is left.
-    pub(super) fn end(&mut self) -> Read<()> {
-        if self.peek().is_none() { Ok(()) } else { Err(Malformed) }
-    }
-
-    /// The long strings that it came by.
-    pub(super) fn into_long(self) -> LongStrings {
-        self.long
+    /// The witness of a document of which nothing but white space is left.
+    pub(super) fn end(mut self) -> Read<W> {
+        if self.peek().is_none() { Ok(self.witness) } else { Err(Malformed) }
     }
 
     /// Reads a value, all of whose text is UTF-8 and whose number a float could hold.
@@ -60,7 +79,7 @@ impl<'a> Reader<'a> {
         match self.peek() {
             Some(b'"') => self.text().map(Value::Text),
             Some(b'{') => {
-                self.advance(1);
+                self.open();
                 Ok(Value::Object)
             }
             Some(b'-' | b'0'..=b'9') => self.number().map(Value::Number),
@@ -77,17 +96,17 @@ impl<'a> Reader<'a> {
     pub(super) fn member(&mut self, first: &mut bool) -> Read<Option<Cow<'a, [u8]>>> {
         match self.peek() {
             Some(b'}') => {
-                self.advance(1);
+                self.close();
                 return Ok(None);
             }
-            Some(b',') if !*first => self.advance(1),
+            Some(b',') if !*first => self.comma(),
             Some(b'"') if *first => *first = false,
             Some(_) | None => return Err(Malformed),
         }
         if self.peek() != Some(b'"') {
             return Err(Malformed);
         }
-        let name = match self.string()? {
+        let name = match self.string(W::name)? {
             Raw::Ascii(name) => Cow::Borrowed(name),
             Raw::Bytes(name) => Cow::Borrowed(utf8(name)?.as_bytes()),
             Raw::Quoted(name) => match unquoted(name)? {
@@ -112,13 +131,13 @@ impl<'a> Reader<'a> {
     /// Passes over a scalar or over what opens. Whether a value must follow that is inside.
     fn skip_start(&mut self, open: &mut Nesting) -> Read<bool> {
         match self.peek() {
-            Some(b'"') => self.string().map(|_| ())?,
-            Some(b'-' | b'0'..=b'9') => self.advance(number_bytes(self.rest)?),
+            Some(b'"') => self.string(W::scalar).map(|_| ())?,
+            Some(b'-' | b'0'..=b'9') => self.scalar(number_bytes(self.rest)?),
             Some(b'n') => self.word(b"null")?,
             Some(b't') => self.word(b"true")?,
             Some(b'f') => self.word(b"false")?,
             Some(byte @ (b'[' | b'{')) => {
-                self.advance(1);
+                self.open();
                 open.push(byte == b'{');
                 if self.peek() != open.closing() {
                     return self.skip_name(open).map(|()| true);
@@ -134,11 +153,11 @@ impl<'a> Reader<'a> {
         while let Some(closing) = open.closing() {
             match self.peek() {
                 Some(b',') => {
-                    self.advance(1);
+                    self.comma();
                     return self.skip_name(open).map(|()| false);
                 }
                 Some(byte) if byte == closing => {
-                    self.advance(1);
+                    self.close();
                     open.pop();
                 }
                 Some(_) | None => return Err(Malformed),
@@ -155,21 +174,21 @@ impl<'a> Reader<'a> {
         if self.peek() != Some(b'"') {
             return Err(Malformed);
         }
-        self.string()?;
+        self.string(W::name)?;
         self.byte(b':')
     }
 
     fn text(&mut self) -> Read<Cow<'a, str>> {
-        match self.string()? {
+        match self.string(W::scalar)? {
             Raw::Ascii(text) | Raw::Bytes(text) => utf8(text).map(Cow::Borrowed),
             Raw::Quoted(text) => unquoted(text),
         }
     }
 
     fn number(&mut self) -> Read<Number> {
-        let (text, after) =
-            self.rest.split_at_checked(number_bytes(self.rest)?).ok_or(Malformed)?;
-        self.rest = after;
+        let bytes = number_bytes(self.rest)?;
+        let text = self.rest.get(..bytes).ok_or(Malformed)?;
+        self.scalar(bytes);
         if text.len() <= SHORT_INTEGER_BYTES_MAX && text.iter().all(u8::is_ascii_digit) {
             let digit = |byte: &u8| u64::from(byte.wrapping_sub(b'0'));
             let number = |sum: u64, byte| sum.wrapping_mul(10).wrapping_add(digit(byte));
@@ -201,6 +220,26 @@ impl<'a> Reader<'a> {
         self.rest = self.rest.get(bytes..).unwrap_or_default();
     }
 
+    fn open(&mut self) {
+        self.witness.open(self.rest);
+        self.advance(1);
+    }
+
+    fn close(&mut self) {
+        self.witness.close();
+        self.advance(1);
+    }
+
+    fn comma(&mut self) {
+        self.witness.comma();
+        self.advance(1);
+    }
+
+    fn scalar(&mut self, bytes: usize) {
+        self.witness.scalar(self.rest, bytes);
+        self.advance(bytes);
+    }
+
     fn byte(&mut self, byte: u8) -> Read<()> {
         if self.peek() != Some(byte) {
             return Err(Malformed);
@@ -210,32 +249,35 @@ impl<'a> Reader<'a> {
     }
 
     fn word(&mut self, word: &[u8]) -> Read<()> {
-        self.rest = self.rest.strip_prefix(word).ok_or(Malformed)?;
+        if !self.rest.starts_with(word) {
+            return Err(Malformed);
+        }
+        self.scalar(word.len());
         Ok(())
     }
 
-    /// The string that begins here.
+    /// The string that begins here, of which the witness is told.
     #[inline]
-    fn string(&mut self) -> Read<Raw<'a>> {
+    fn string(&mut self, tell: impl FnOnce(&mut W, &[u8], usize)) -> Read<Raw<'a>> {
         let inside = self.rest.get(1..).unwrap_or_default();
         let plain = plain(inside.get(..BLOCK).unwrap_or(inside));
-        match inside.split_at_checked(plain.bytes) {
-            Some((text, [b'"', after @ ..])) => {
-                self.rest = after;
-                Ok(if plain.ascii { Raw::Ascii(text) } else { Raw::Bytes(text) })
-            }
-            Some(_) | None => self.odd_string(plain.bytes.wrapping_add(1)),
+        if let Some((text, [b'"', after @ ..])) = inside.split_at_checked(plain.bytes) {
+            self.rest = after;
+            tell(&mut self.witness, inside, plain.bytes);
+            return Ok(if plain.ascii { Raw::Ascii(text) } else { Raw::Bytes(text) });
         }
+        let quoted = self.odd_string(plain.bytes.wrapping_add(1))?;
+        tell(&mut self.witness, inside, quoted.len().wrapping_sub(2));
+        Ok(Raw::Quoted(quoted))
     }
 
     /// The same, if it is longer than a block or does not end where it stops being plain.
     #[inline(never)]
-    fn odd_string(&mut self, plain: usize) -> Read<Raw<'a>> {
+    fn odd_string(&mut self, plain: usize) -> Read<&'a [u8]> {
         let bytes = quoted_bytes(self.rest, plain).ok_or(Malformed)?;
         let (quoted, after) = self.rest.split_at_checked(bytes).ok_or(Malformed)?;
-        self.long.note(self.rest.len(), bytes);
         self.rest = after;
-        Ok(Raw::Quoted(quoted))
+        Ok(quoted)
     }
 }
 

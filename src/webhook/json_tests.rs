@@ -1,5 +1,5 @@
 //! The reader beside `serde_json`, over documents that are JSON, nearly JSON and none: what one refuses the other refuses,
-//! and what both read is the same.
+//! and what both read is the same. And what a witness makes of it beside a pass over the same bytes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,8 +8,11 @@ use proptest::prelude::*;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
-use super::json::{Malformed, Reader, Value};
+use super::content::{Content, digest};
+use super::event::Event;
+use super::json::{Malformed, Reader, Value, Witness};
 use super::quoted::{Plain, plain};
+use crate::claim::Digest;
 
 /// All that a reader can find out. Arrays are passed over.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,12 +26,12 @@ enum Tree {
 }
 
 fn ours(json: &[u8]) -> Option<Tree> {
-    let mut reader = Reader::new(json);
+    let mut reader = Reader::new(json, ());
     let tree = tree(&mut reader).ok()?;
     reader.end().ok().map(|()| tree)
 }
 
-fn tree(reader: &mut Reader<'_>) -> Result<Tree, Malformed> {
+fn tree<W: Witness>(reader: &mut Reader<'_, W>) -> Result<Tree, Malformed> {
     Ok(match reader.value()? {
         Value::Null => Tree::Null,
         Value::Bool => Tree::Bool,
@@ -47,8 +50,17 @@ fn tree(reader: &mut Reader<'_>) -> Result<Tree, Malformed> {
 }
 
 fn skipped(json: &[u8]) -> bool {
-    let mut reader = Reader::new(json);
+    let mut reader = Reader::new(json, ());
     reader.skip().is_ok() && reader.end().is_ok()
+}
+
+/// The digests of a reader that reads all, and of one that passes over all, if it is JSON.
+fn told(json: &[u8]) -> Option<[Digest; 2]> {
+    let mut reads = Reader::new(json, Content::default());
+    let mut skips = Reader::new(json, Content::default());
+    tree(&mut reads).and_then(|_| skips.skip()).ok()?;
+    let told = [reads.end().ok()?, skips.end().ok()?];
+    Some(told.map(|content| content.digest().unwrap()))
 }
 
 impl<'de> Deserialize<'de> for Tree {
@@ -229,6 +241,18 @@ proptest! {
     }
 
     #[test]
+    fn a_witness_is_told_of_all_there_is(document in document()) {
+        let mut json = document;
+        if let Some(told) = told(&json) {
+            prop_assert_eq!(told, [digest(&json, &[7; 32]); 2]);
+        }
+        json = [b"{\"room\":", json.as_slice(), b"}"].concat();
+        if let Some(told) = told(&json) {
+            prop_assert_eq!(told, [digest(&json, &[7; 32]); 2]);
+        }
+    }
+
+    #[test]
     fn any_bytes_are_read_as_serde_json_reads_them(json: Vec<u8>) {
         prop_assert_eq!(ours(&json), serde_json::from_slice::<Tree>(&json).ok());
         prop_assert_eq!(skipped(&json), serde_json::from_slice::<IgnoredAny>(&json).is_ok());
@@ -267,6 +291,8 @@ fn no_depth_is_too_deep_to_pass_over() {
         let closing: String =
             (0..depth).rev().map(|at| if at % 3 == 0 { "}" } else { "]" }).collect();
         assert!(skipped(format!("{opening}1{closing}").as_bytes()), "{depth}");
+        let event = Event::parse(format!("{{\"a\":{opening}1{closing}}}").as_bytes()).digest();
+        assert_eq!(event.is_some(), depth < 64, "{depth}");
         assert!(!skipped(format!("{opening}1{}", &closing[1..]).as_bytes()), "{depth}");
         let wrong = closing.replacen(['}', ']'], ")", 1);
         assert!(!skipped(format!("{opening}1{wrong}").as_bytes()), "{depth}");

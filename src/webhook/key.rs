@@ -111,7 +111,7 @@ pub fn identify<'a>(webhook: &'a Webhook, route: &str, identity: &Identity) -> K
     Keyed {
         key,
         basis,
-        digest: content::digest(webhook.body(), webhook.digest(), event.long_strings()),
+        digest: event.digest().unwrap_or_else(|| content::digest(webhook.body(), webhook.digest())),
         kind: event.kind(),
         id: event.into_id(),
     }

@@ -6,8 +6,11 @@
 
 use std::borrow::Cow;
 
-use super::json::{Malformed, Reader, Value};
-use super::quoted::LongStrings;
+use super::content::Content;
+use super::json::{self, Malformed, Value};
+
+/// What reads a body.
+pub(super) type Reader<'a> = json::Reader<'a, Content>;
 
 /// What was found of one field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,11 +146,12 @@ impl<'a> Member<'a> for Named<'a> {
     }
 }
 
-/// A whole document that is one message; `None` if it is none. And the long strings that were come by, even so.
-pub(super) fn read<'a, T: Member<'a>>(json: &'a [u8]) -> (Option<T>, LongStrings) {
-    let mut reader = Reader::new(json);
-    let found = Found::value(&mut reader).and_then(|found| reader.end().map(|()| found));
-    (found.ok().and_then(Found::once), reader.into_long())
+/// A whole document that is one message, and what its copies should agree on; `None` if it is none.
+pub(super) fn read<'a, T: Member<'a>>(json: &'a [u8]) -> Option<(T, Content)> {
+    let mut reader = Reader::new(json, Content::default());
+    let found = Found::value(&mut reader).ok()?;
+    let content = reader.end().ok()?;
+    found.once().map(|message| (message, content))
 }
 
 /// Declares a message: its fields, each with the names that protojson accepts for it.
@@ -163,7 +167,7 @@ macro_rules! message {
 
         impl<$life> $crate::webhook::protojson::Member<$life> for $name $(<$own>)? {
             fn from_object(
-                reader: &mut $crate::webhook::json::Reader<$life>,
+                reader: &mut $crate::webhook::protojson::Reader<$life>,
             ) -> Result<Option<Self>, $crate::webhook::json::Malformed> {
                 let mut this = Self::default();
                 let mut first = true;

@@ -3,10 +3,6 @@
 
 /// How much is looked at in one step of a long string: a few of the widest registers that every CPU has.
 pub(super) const BLOCK: usize = 64;
-/// From so many bytes on, with its quotes, a string is long.
-const LONG_MIN: usize = 256;
-/// As many long strings are remembered of a document.
-const LONG_MAX: usize = 64;
 
 /// The start of some text that needs no second look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,48 +144,5 @@ fn escape_bytes(escape: &[u8]) -> Option<usize> {
             digits.first_chunk::<4>()?.iter().all(u8::is_ascii_hexdigit).then_some(5)
         }
         _ => None,
-    }
-}
-
-/// The long strings of a document, in their order, as a reader came by them: who reads it again need not look for their
-/// ends. A few; there may be more.
-#[derive(Clone, Debug, Default)]
-pub(super) struct LongStrings(Vec<LongString>);
-
-#[derive(Clone, Copy, Debug)]
-struct LongString {
-    /// What is left of the document where it begins, in bytes.
-    left: usize,
-    /// How long it is, with its quotes.
-    bytes: usize,
-}
-
-impl LongStrings {
-    /// Notes a string with its quotes, if it is long. What is `left` of the document begins with it.
-    pub(super) fn note(&mut self, left: usize, bytes: usize) {
-        if bytes >= LONG_MIN && self.0.len() < LONG_MAX {
-            self.0.push(LongString { left, bytes });
-        }
-    }
-
-    /// For who comes by them once more, in the same order.
-    pub(super) fn again(&self) -> Ends<'_> {
-        let mut later = self.0.iter();
-        Ends { next: later.next(), later }
-    }
-}
-
-/// See [`LongStrings::again`].
-pub(super) struct Ends<'a> {
-    next: Option<&'a LongString>,
-    later: std::slice::Iter<'a, LongString>,
-}
-
-impl Ends<'_> {
-    /// The length, with its quotes, of the string that begins where so much is left of the document, if that is known.
-    pub(super) fn find(&mut self, left: usize) -> Option<usize> {
-        let found = self.next.filter(|next| next.left == left)?;
-        self.next = self.later.next();
-        Some(found.bytes)
     }
 }

@@ -151,7 +151,7 @@ fn members<'a>(
     mut member: impl FnMut(&[u8], &mut Reader<'a>) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {
     let text = std::str::from_utf8(json).map_err(|_| Malformed)?;
-    let mut reader = Reader::new(text.as_bytes());
+    let mut reader = Reader::new(text.as_bytes(), ());
     let Value::Object = reader.value()? else { return Err(Malformed) };
     let mut names = Names::default();
     let mut first = true;
