@@ -110,12 +110,10 @@ impl Head {
         if matches!(line.first(), Some(b' ' | b'\t')) {
             return Err(Malformed::FoldedField);
         }
-        let colon = line.iter().position(|byte| *byte == b':').ok_or(Malformed::FieldName)?;
-        let (name, value) = line.split_at(colon);
-        if name.is_empty() || !name.iter().copied().all(is_token) {
-            return Err(Malformed::FieldName);
-        }
-        let value = value.get(1..).unwrap_or_default();
+        // What ends a name is its colon, or wrong in it.
+        let end = line.iter().position(|byte| !is_token(*byte)).filter(|end| *end > 0);
+        let (name, value) = line.split_at(end.ok_or(Malformed::FieldName)?);
+        let value = value.strip_prefix(b":").ok_or(Malformed::FieldName)?;
         // Without a way out in the middle: so it is done many bytes at once.
         if value.iter().fold(false, |bad, byte| bad | is_control(*byte)) {
             return Err(Malformed::FieldValue);
@@ -230,7 +228,28 @@ const fn is_control(byte: u8) -> bool {
 }
 
 /// RFC 9110, §5.6.2.
-const fn is_token(byte: u8) -> bool {
+fn is_token(byte: u8) -> bool {
+    TOKEN.get(usize::from(byte)).is_some_and(|token| *token)
+}
+
+/// [`may_be_in_token`] of each byte: every byte of every name is asked for.
+#[expect(
+    clippy::as_conversions,
+    clippy::indexing_slicing,
+    reason = "in a constant nothing else will do"
+)]
+const TOKEN: [bool; 256] = {
+    let mut token = [false; 256];
+    let mut byte = u8::MIN;
+    // The last byte there is may not.
+    while byte < u8::MAX {
+        token[byte as usize] = may_be_in_token(byte);
+        byte += 1;
+    }
+    token
+};
+
+const fn may_be_in_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,
