@@ -25,7 +25,9 @@ impl Dispatch {
             // The reply changes nothing, and a failure is counted by `ask`.
             self.ask((Place::Shared, record_of(outcome, copy)), copy.key, owner, ended).await;
         }
-        Concluded { attempt: attempt.number, ..Concluded::of(Conclusion::Forwarded(outcome)) }
+        let Attempt { number: attempt, possible_duplicate } = attempt;
+        let conclusion = Conclusion::Forwarded(outcome);
+        Concluded { attempt, possible_duplicate, ..Concluded::of(conclusion) }
     }
 
     /// The attempt, if this copy would have been forwarded.

@@ -9,7 +9,7 @@ use oncehook::webhook::sample::{self, Subject};
 use tokio::task::JoinSet;
 
 use super::{metric, through_redis, to};
-use crate::support::backend::{Action, Backend, Gate, Piece};
+use crate::support::backend::{Action, Backend, Gate, Piece, Then};
 use crate::support::gateway::Gateway;
 use crate::support::redis::{RedisServer, until};
 use crate::support::sender::{Sender, Signed, event};
@@ -251,6 +251,28 @@ async fn a_shadow_forwards_everything_and_says_what_it_would_have_collapsed() {
     }
     assert_eq!(backend.requests().len(), 3);
     assert_eq!(metric(&gateway, "oncehook_shadow_would_collapse_total").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_shadow_marks_is_logged_as_marked() {
+    let backend = Backend::in_turn(vec![Action::silent(Then::Close), Action::status(200)]);
+    let gateway = Gateway::start(&to(&backend, "dedup.shadow = true"));
+    let sender = Sender::to(&gateway.url("/webhook"));
+    for (id, status) in [("EV_1", 504), ("EV_2", 200)] {
+        assert_eq!(sender.post(&event(EventKind::EgressEnded, 1, id)).await.status, status);
+    }
+    let requests = backend.requests();
+    let marks: Vec<_> = requests.iter().map(|one| one.one("oncehook-possible-duplicate")).collect();
+    assert_eq!(marks, [None, Some("1")]);
+    let logged = |id: &str, said: &str| {
+        let lines = gateway.log();
+        lines.iter().any(|line| line.contains(id) && line.contains(said))
+    };
+    for (id, said) in
+        [("EV_1", r#""possible_duplicate":false"#), ("EV_2", r#""possible_duplicate":true"#)]
+    {
+        until("the log tells the mark", async || logged(id, said)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
